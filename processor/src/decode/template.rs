@@ -1,0 +1,94 @@
+//! The template dictionary: masked text to a shared [`Template`].
+//!
+//! A template's identity is a hash of its masked text, so it is the same in every replica and
+//! after every restart. The dictionary is a bounded cache: forgetting an entry costs time, never
+//! a result.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Masker;
+
+/// Longest masked text kept, in bytes; longer ones are cut at a character boundary first, so that
+/// one endless line cannot fill the dictionary.
+pub const TEMPLATE_BYTES_MAX: usize = 2048;
+
+/// What a message is once its variables are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// XXH3 of the masked text: the identity.
+    pub hash: u64,
+    /// The masked text.
+    pub text: Box<str>,
+}
+
+impl Template {
+    /// Returns the template with this masked text.
+    #[must_use]
+    pub fn new(masked: &str) -> Self {
+        Self {
+            hash: xxh3_64(masked.as_bytes()),
+            text: masked.into(),
+        }
+    }
+}
+
+/// Finds the template of a message; keeps the most recently used ones.
+#[derive(Debug)]
+pub struct TemplateDictionary {
+    masker: Masker,
+    templates: LruCache<u64, Arc<Template>>,
+    masked: String,
+    evictions: u64,
+}
+
+impl TemplateDictionary {
+    /// Returns an empty dictionary of at most `capacity` templates.
+    #[must_use]
+    pub fn new(masker: Masker, capacity: NonZeroUsize) -> Self {
+        Self {
+            masker,
+            templates: LruCache::new(capacity),
+            masked: String::new(),
+            evictions: 0,
+        }
+    }
+
+    /// Returns the template of `message`.
+    pub fn resolve(&mut self, message: &str) -> &Arc<Template> {
+        self.masked.clear();
+        let head = &message[..message.floor_char_boundary(TEMPLATE_BYTES_MAX)];
+        self.masker.mask_into(head, &mut self.masked);
+        let hash = xxh3_64(self.masked.as_bytes());
+        if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {
+            self.evictions += 1;
+        }
+        let masked = &self.masked;
+        self.templates.get_or_insert(hash, || {
+            Arc::new(Template {
+                hash,
+                text: masked.as_str().into(),
+            })
+        })
+    }
+
+    /// Returns how many templates are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.templates.len()
+    }
+
+    /// Returns whether no template is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.templates.is_empty()
+    }
+
+    /// Returns how many templates were forgotten for lack of room.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+}

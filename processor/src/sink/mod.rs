@@ -1,0 +1,84 @@
+//! Where results go: the store, the results topic, the alarm file, the dead-letter topic.
+//!
+//! ```text
+//! ScoredWindow ──┬─► store (PostgreSQL upsert)     ─┐
+//!                ├─► results topic                 ─┼─► Ack ──► ledger
+//!                └─► alarm file (anomalies only)   ─┤
+//! Rejected ────────► dead-letter topic             ─┘
+//! ```
+//!
+//! A sink acknowledges only what is durable. Sinks are idempotent: the same window may come again.
+
+use std::sync::Arc;
+
+use crate::{
+    decode::Rejected,
+    event::{EventTime, OffsetSpan, TopicPartition},
+    model::ScoredWindow,
+};
+
+/// Identifies one assignment of one partition to this process; acks of an earlier one are ignored.
+pub type AssignmentId = u64;
+
+/// A scored window on its way to the sinks.
+#[derive(Clone, Debug)]
+pub struct WindowJob {
+    /// The window.
+    pub scored: Arc<ScoredWindow>,
+    /// The assignment under which it was scored.
+    pub assignment: AssignmentId,
+    /// The fence issued by the store for that assignment; 0 without a store.
+    pub fence: i64,
+    /// Its alarm is older than the configured age: for the file and the table, marked.
+    pub stale: bool,
+}
+
+/// A record that was not scored, on its way to the dead-letter topic.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Where it came from.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub span: OffsetSpan,
+    /// Why it was not scored.
+    pub rejected: Rejected,
+    /// The payload, cut to [`DEAD_LETTER_BYTES_MAX`].
+    pub payload: Vec<u8>,
+    /// Payload length before it was cut.
+    pub payload_bytes: usize,
+    /// The assignment under which it was read.
+    pub assignment: AssignmentId,
+}
+
+/// Most bytes of a payload copied into a dead letter: well under the 1 MB at which brokers refuse.
+pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024;
+
+/// What a sink reports back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// One sink has made a window durable.
+    Window {
+        /// The partition.
+        partition: TopicPartition,
+        /// The assignment under which it was scored.
+        assignment: AssignmentId,
+        /// Start of the window it counts for (a gap row counts for the window after the gap).
+        window_start: EventTime,
+    },
+    /// A dead letter is durable, or was refused for what it is and counted.
+    Letter {
+        /// The partition.
+        partition: TopicPartition,
+        /// The assignment under which it was read.
+        assignment: AssignmentId,
+        /// Its offset.
+        offset: i64,
+    },
+    /// The store refused a row because another process claimed the partition later.
+    Fenced {
+        /// The partition.
+        partition: TopicPartition,
+        /// The assignment that is fenced off.
+        assignment: AssignmentId,
+    },
+}

@@ -1,0 +1,93 @@
+//! Where records come from: Kafka for `run`, files and topics for `train` and `replay`.
+//!
+//! ```text
+//! Kafka ──consumer thread──► RecordHandler (one call per record, per rebalance, per idle edge)
+//!           ▲                      │
+//!           └──── CommitPoint ◄────┘
+//! ```
+//!
+//! Nothing here looks into a payload, and nothing but the consumer commits offsets.
+
+use std::time::Instant;
+
+use crate::event::{EventTime, NextOffset, TopicPartition};
+
+/// A record as it came, borrowed from the reader's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct RawRecord<'a> {
+    /// Its offset; for files the line or row number, from 0.
+    pub offset: i64,
+    /// Kafka's record time; `None` for files.
+    pub record_time: Option<EventTime>,
+    /// The payload; `None` for a tombstone.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// What rides in the metadata string of a committed offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitMetadata {
+    /// Largest event time of the records before the committed offset.
+    pub max_event_time: Option<EventTime>,
+    /// Start of the last window such that it and all before it are done.
+    pub done_through: Option<EventTime>,
+}
+
+/// What may be committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitPoint {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offset to read from after a restart.
+    pub next: NextOffset,
+    /// What a restart needs to know besides.
+    pub metadata: CommitMetadata,
+}
+
+/// Where reading of an assigned partition begins, and what is known of what lies before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartPoint {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// First offset that will be read.
+    pub next: NextOffset,
+    /// The metadata of our last commit; `None` if there is none, or it is not ours.
+    pub metadata: Option<CommitMetadata>,
+    /// Records before `next` existed that we did not score (retention took them, or an operator
+    /// moved the offsets): the first window may lack lines.
+    pub partial: bool,
+}
+
+/// What the consumer thread drives. Every call comes from that one thread, in partition order;
+/// none may block for longer than its deadline.
+pub trait RecordHandler {
+    /// A partition is ours, still paused. Recovery may start now.
+    fn assigned(&mut self, start: StartPoint);
+
+    /// Returns the partitions that became ready for records since the last call.
+    fn take_ready(&mut self) -> Vec<TopicPartition>;
+
+    /// Takes one record of a ready partition.
+    fn record(&mut self, partition: &TopicPartition, record: RawRecord<'_>);
+
+    /// The end of a partition was reached: every record there is has been handed over.
+    fn caught_up(&mut self, partition: &TopicPartition);
+
+    /// Reading from the broker is known to be disturbed (or known to work again): silence is no
+    /// evidence while it is.
+    fn transport_error(&mut self, broken: bool);
+
+    /// Does what waits to be done (acks, hand-over to sinks, timers) until `deadline` or until
+    /// there is room for more records; returns whether there is.
+    fn drain(&mut self, deadline: Instant) -> bool;
+
+    /// Returns the commit points that moved since the last call.
+    fn take_commit_points(&mut self) -> Vec<CommitPoint>;
+
+    /// The partitions are about to go. Finishes what is final, waiting for acks until `deadline`;
+    /// the commit points are taken right after. With `lost` they are gone already: forget them.
+    fn revoked(&mut self, partitions: &[TopicPartition], lost: bool, deadline: Instant);
+
+    /// No more records will come. Finishes what is final and writes what is open as provisional
+    /// rows, waiting for acks until `deadline`.
+    fn finish(&mut self, deadline: Instant);
+}

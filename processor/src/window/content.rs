@@ -1,0 +1,156 @@
+//! What the lines of one window add up to: counts per level, service and template, and a few
+//! samples. Bounded: past the caps lines are still counted, only no longer told apart.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    decode::Template,
+    event::{Level, LogEvent},
+};
+
+/// Most (service, template) pairs told apart in one window; beyond it lines go to
+/// [`WindowContent::overflow`]. A window of 200,000 lines a minute has far fewer.
+pub const PAIRS_MAX: usize = 20_000;
+/// Most services told apart in one window.
+pub const SERVICES_MAX: usize = 4_096;
+/// Error lines kept as samples (the alarm shows as many).
+pub const SAMPLES_MAX: usize = 3;
+/// Longest sample kept, in bytes.
+pub const SAMPLE_BYTES_MAX: usize = 512;
+
+/// Lines of one template from one service.
+#[derive(Clone, Debug)]
+pub struct TemplateCount {
+    /// The template.
+    pub template: Arc<Template>,
+    /// Index into [`WindowContent::services`].
+    pub service: usize,
+    /// Highest level a line of it had.
+    pub level: Level,
+    /// Lines.
+    pub count: u32,
+}
+
+/// Lines of one service.
+#[derive(Clone, Debug)]
+pub struct ServiceCount {
+    /// The service's name.
+    pub name: Arc<str>,
+    /// Lines per level, indexed by `Level as usize`.
+    pub levels: [u32; Level::COUNT],
+}
+
+/// Everything counted in a window.
+#[derive(Clone, Debug, Default)]
+pub struct WindowContent {
+    /// Lines per level, indexed by `Level as usize`.
+    pub levels: [u32; Level::COUNT],
+    /// Lines that carried a label.
+    pub labelled: u32,
+    /// Lines labelled anomalous.
+    pub anomalous: u32,
+    /// Lines not told apart because a cap was reached.
+    pub overflow: u32,
+    /// Services, in order of first appearance.
+    pub services: Vec<ServiceCount>,
+    /// Lines per (service, template), in order of first appearance; see [`Self::sorted_pairs`].
+    pub pairs: Vec<TemplateCount>,
+    /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_MAX`].
+    pub samples: Vec<Box<str>>,
+    service_index: HashMap<Arc<str>, usize>,
+    pair_index: HashMap<(usize, u64), usize>,
+}
+
+impl WindowContent {
+    /// Adds one line.
+    pub fn add(&mut self, event: &LogEvent<'_>, template: &Arc<Template>) {
+        self.levels[event.level as usize] += 1;
+        if let Some(label) = event.label {
+            self.labelled += 1;
+            self.anomalous += u32::from(label);
+        }
+        if event.level.is_critical() && self.samples.len() < SAMPLES_MAX {
+            let message = &event.message;
+            self.samples
+                .push(message[..message.floor_char_boundary(SAMPLE_BYTES_MAX)].into());
+        }
+        let Some(service) = self.service(&event.service) else {
+            self.overflow += 1;
+            return;
+        };
+        self.services[service].levels[event.level as usize] += 1;
+        self.add_pair(service, event.level, template);
+    }
+
+    fn service(&mut self, name: &str) -> Option<usize> {
+        if let Some(&index) = self.service_index.get(name) {
+            return Some(index);
+        }
+        if self.services.len() == SERVICES_MAX {
+            return None;
+        }
+        let name: Arc<str> = name.into();
+        let index = self.services.len();
+        self.service_index.insert(Arc::clone(&name), index);
+        self.services.push(ServiceCount {
+            name,
+            levels: [0; Level::COUNT],
+        });
+        Some(index)
+    }
+
+    fn add_pair(&mut self, service: usize, level: Level, template: &Arc<Template>) {
+        if let Some(&index) = self.pair_index.get(&(service, template.hash)) {
+            let pair = &mut self.pairs[index];
+            pair.count += 1;
+            pair.level = pair.level.max(level);
+        } else if self.pairs.len() < PAIRS_MAX {
+            self.pair_index
+                .insert((service, template.hash), self.pairs.len());
+            let template = Arc::clone(template);
+            self.pairs.push(TemplateCount {
+                template,
+                service,
+                level,
+                count: 1,
+            });
+        } else {
+            self.overflow += 1;
+        }
+    }
+
+    /// Returns how many lines the window has.
+    #[must_use]
+    pub fn lines(&self) -> u32 {
+        self.levels.iter().sum()
+    }
+
+    /// Returns how many lines of `level` the window has.
+    #[must_use]
+    pub fn level(&self, level: Level) -> u32 {
+        self.levels[level as usize]
+    }
+
+    /// Returns the lines that are `ERROR` or `FATAL`.
+    #[must_use]
+    pub fn critical(&self) -> u32 {
+        self.level(Level::Error) + self.level(Level::Fatal)
+    }
+
+    /// Returns the name of the service of a pair.
+    #[must_use]
+    pub fn service_of(&self, pair: &TemplateCount) -> &str {
+        &self.services[pair.service].name
+    }
+
+    /// Returns the pairs ordered by service name, then template hash: the order in which every
+    /// float sum runs, so that results do not depend on the order of arrival.
+    #[must_use]
+    pub fn sorted_pairs(&self) -> Vec<&TemplateCount> {
+        let mut pairs: Vec<_> = self.pairs.iter().collect();
+        pairs.sort_unstable_by(|a, b| {
+            (self.service_of(a), a.template.hash).cmp(&(self.service_of(b), b.template.hash))
+        });
+        pairs
+    }
+}
