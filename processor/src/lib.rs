@@ -13,6 +13,7 @@ pub mod decode;
 pub mod event;
 pub mod features;
 pub mod model;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod window;
