@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use content::{ServiceCount, TemplateCount, WindowContent};
+pub use content::{SAMPLES_MAX, ServiceCount, TemplateCount, WindowContent};
 pub use windower::{Placement, Recovered, StreamProgress, WindowConfig, Windower};
 
 use crate::event::{EventTime, OffsetSpan, StreamKey};
