@@ -11,7 +11,7 @@ use logguard::{
     clock::Clock,
     secret::Secret,
     sink::{
-        ACKS_QUEUE_MAX, Ack, CloseReport, Sinks, SinksConfig, SinksSetup, SinkMetrics, WindowJob,
+        ACKS_QUEUE_MAX, Ack, CloseReport, SinkMetrics, Sinks, SinksConfig, SinksSetup, WindowJob,
         store::{Store, StoreConfig},
     },
 };
