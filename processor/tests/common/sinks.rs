@@ -1,5 +1,7 @@
 //! Running sinks: a mock broker, an alarm file of one's own, and the acks that come back.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -22,7 +24,7 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 
-use super::TestDatabase;
+use crate::common::TestDatabase;
 
 /// Far longer than anything here takes: reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

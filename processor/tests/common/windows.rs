@@ -1,4 +1,5 @@
 //! Scored windows, built by hand.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::sync::Arc;
 
