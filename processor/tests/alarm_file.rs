@@ -1,5 +1,10 @@
 //! The alarm file: what its lines look like, and what several writers, rotation, torn ends and a
 //! full disk do to it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    reason = "tests fail by panicking"
+)]
 
 mod common;
 #[path = "common/sinks.rs"]

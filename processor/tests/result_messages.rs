@@ -1,4 +1,5 @@
 //! Result messages and dead letters, through a broker.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 #[path = "common/sinks.rs"]
@@ -13,7 +14,8 @@ use logguard::{
     features::COLUMNS,
     sink::{Ack, DeadLetter, SinkLabel, SinksConfig, dead_letter::DeadLetterConfig, results},
 };
-use sinks::Harness;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use sinks::{Harness, until};
 use windows::{Spec, job, partition, window_start};
 
 fn spec() -> Spec {
@@ -160,4 +162,106 @@ async fn dead_letters_reach_their_topic_and_late_ones_up_to_the_limit() {
         3
     );
     assert!(harness.close().await.is_complete());
+}
+
+fn outcomes(harness: &Harness, sink: &'static str) -> [u64; 3] {
+    let label = SinkLabel { sink };
+    let metrics = &harness.metrics;
+    [&metrics.delivered, &metrics.refused, &metrics.retries]
+        .map(|family| family.get_or_create_owned(&label).get())
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_waited_for() {
+    let mut harness = Harness::start(None);
+    harness.cluster.broker_down(1).unwrap();
+    for window in 0..3 {
+        let spec = Spec {
+            window,
+            ..Spec::default()
+        };
+        harness.sinks.try_submit(job(&spec)).unwrap();
+    }
+    // Nothing is acknowledged that no broker has.
+    assert!(
+        harness
+            .acks
+            .recv_timeout(std::time::Duration::from_millis(300))
+            .is_err()
+    );
+    harness.cluster.broker_up(1).unwrap();
+    harness.acks(3).await;
+    assert_eq!(harness.messages("anomaly-results", 3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_that_may_pass_is_retried() {
+    let mut harness = Harness::start(None);
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    harness
+        .cluster
+        .request_errors(RDKafkaApiKey::Produce, &[denied, denied]);
+    harness.write(vec![job(&Spec::default())]).await;
+    let [delivered, refused, retries] = outcomes(&harness, "results");
+    assert_eq!((delivered, refused), (1, 0));
+    assert!(retries >= 1);
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_for_what_it_is_is_counted_and_acknowledged() {
+    let mut harness = Harness::start(None);
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    harness
+        .cluster
+        .request_errors(RDKafkaApiKey::Produce, &[too_large]);
+    harness
+        .sinks
+        .try_submit_letter(letter(1, RejectReason::NotJson, b"x"))
+        .unwrap();
+    harness.acks(1).await;
+    assert_eq!(outcomes(&harness, "dead_letter"), [0, 1, 0]);
+    // And the next goes through.
+    harness
+        .sinks
+        .try_submit_letter(letter(2, RejectReason::NotJson, b"y"))
+        .unwrap();
+    harness.acks(1).await;
+    assert_eq!(outcomes(&harness, "dead_letter"), [1, 1, 0]);
+    assert!(harness.close().await.is_complete());
+}
+
+/// An idempotent producer gives up for good on some errors: it has to be replaced.
+#[tokio::test]
+async fn a_producer_that_met_a_fatal_error_is_replaced() {
+    let mut harness = Harness::start(None);
+    let fatal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    // One for each of the two producers, which ask for their identity when they start.
+    let errors = [fatal, fatal, fatal, fatal];
+    harness
+        .cluster
+        .request_errors(RDKafkaApiKey::InitProducerId, &errors);
+    harness
+        .write(
+            (0..5)
+                .map(|window| {
+                    job(&Spec {
+                        window,
+                        ..Spec::default()
+                    })
+                })
+                .collect(),
+        )
+        .await;
+    harness
+        .sinks
+        .try_submit_letter(letter(1, RejectReason::NotJson, b"x"))
+        .unwrap();
+    harness.acks(1).await;
+    assert_eq!(outcomes(&harness, "results")[..2], [5, 0]);
+    assert_eq!(harness.messages("anomaly-results", 5).await.len(), 5);
+    until("nothing is pending", async || {
+        let label = SinkLabel { sink: "results" };
+        harness.metrics.pending.get_or_create_owned(&label).get() == 0
+    })
+    .await;
 }

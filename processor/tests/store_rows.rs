@@ -1,4 +1,5 @@
 //! Rows in a real PostgreSQL: what replaces what, who may write, what is read back, and outages.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 #[path = "common/sinks.rs"]
@@ -346,28 +347,45 @@ async fn a_claim_waits_for_the_statement_it_fences() {
     assert_eq!(score(&client).await, 0.75);
 }
 
+fn progress(window: i64) -> StreamProgress {
+    StreamProgress {
+        row_end: window_start(window + 1),
+        empty_run: 0,
+        seen_until: window_start(window + 1),
+    }
+}
+
+/// The services a claim found, and where each stands.
+fn streams(claim: &Claim) -> Vec<(Option<&str>, StreamProgress)> {
+    let streams = claim.streams.iter();
+    streams
+        .map(|it| (it.service.as_deref(), it.state.progress))
+        .collect()
+}
+
 #[tokio::test]
 async fn a_claim_reads_where_the_streams_stand() {
     let Some((_database, client, mut harness)) = migrated().await else {
         return;
     };
     let base = Spec::default();
-    claim(&harness, &base, None).await;
-    claim(
-        &harness,
-        &Spec {
-            partition: 10,
-            ..base.clone()
-        },
-        None,
-    )
-    .await;
+    // Its name sorts among the streams of partition 1, were they not told apart.
+    let tenth = Spec {
+        partition: 10,
+        ..base.clone()
+    };
+    let first = Spec {
+        partition: 1,
+        ..base.clone()
+    };
+    claim(&harness, &first, None).await;
+    claim(&harness, &tenth, None).await;
     let of = |service, window, final_by| {
         job(&Spec {
             service: Some(service),
             window,
             final_by,
-            ..Spec::default()
+            ..first.clone()
         })
     };
     harness
@@ -378,60 +396,31 @@ async fn a_claim_reads_where_the_streams_stand() {
             of("auth-service", 3, FinalBy::Watermark),
             of("order-service", 1, FinalBy::Idle),
             of("sleepy-service", -3 * 24 * 120, FinalBy::Watermark),
-            // Names that sort around the streams of partition 0.
-            job(&Spec {
-                partition: 10,
-                ..base.clone()
-            }),
+            job(&tenth),
         ])
         .await;
-    let progress = |window: i64| StreamProgress {
-        row_end: window_start(window + 1),
-        empty_run: 0,
-        seen_until: window_start(window + 1),
-    };
-    let streams = |claim: &Claim| -> Vec<(Option<String>, StreamProgress)> {
-        let streams = claim.streams.iter();
-        streams
-            .map(|it| (it.service.as_deref().map(Into::into), it.state.progress))
-            .collect()
-    };
-    let found = claim(&harness, &base, Some(2)).await;
+    let found = claim(&harness, &first, Some(2)).await;
     assert_eq!(found.fence, 2);
     assert_eq!(
         streams(&found),
         [
-            (Some("auth-service".to_owned()), progress(1)),
-            (Some("order-service".to_owned()), progress(1)),
+            (Some("auth-service"), progress(1)),
+            (Some("order-service"), progress(1)),
         ]
     );
     assert_eq!(&*found.streams[0].model_checksum, "c0ffee");
     assert_eq!(found.streams[0].state.baseline, Baseline::default());
-    let earlier = claim(&harness, &base, Some(0)).await;
-    assert_eq!(
-        streams(&earlier),
-        [(Some("auth-service".to_owned()), progress(0))]
-    );
-    let afresh = claim(&harness, &base, None).await;
+    let earlier = claim(&harness, &first, Some(0)).await;
+    assert_eq!(streams(&earlier), [(Some("auth-service"), progress(0))]);
+    let afresh = claim(&harness, &first, None).await;
     assert_eq!((afresh.fence, afresh.streams), (4, vec![]));
-    let whole = Spec {
-        partition: 10,
-        ..base
-    };
-    assert_eq!(
-        streams(&claim(&harness, &whole, Some(5)).await),
-        [(None, progress(0))]
-    );
+    let whole = claim(&harness, &tenth, Some(5)).await;
+    assert_eq!(streams(&whole), [(None, progress(0))]);
     // A state that cannot be read costs its stream the baseline, not the partition its owner.
     let sql = "UPDATE anomaly_results SET state = '{\"progress\": 1}'";
     client.execute(sql, &[]).await.unwrap();
-    assert_eq!(
-        claim(&harness, &whole, Some(5)).await,
-        Claim {
-            fence: 3,
-            streams: vec![]
-        }
-    );
+    let unread = claim(&harness, &tenth, Some(5)).await;
+    assert_eq!((unread.fence, unread.streams), (3, vec![]));
 }
 
 #[tokio::test]

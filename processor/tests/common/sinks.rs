@@ -1,6 +1,7 @@
 //! Running sinks: a mock broker, an alarm file of one's own, and the acks that come back.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::{
     path::PathBuf,
@@ -37,7 +38,7 @@ pub(crate) struct Harness {
     pub(crate) alarm_file: PathBuf,
     pub(crate) store: Option<Store>,
     brokers: String,
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    pub(crate) cluster: MockCluster<'static, DefaultProducerContext>,
     _dir: tempfile::TempDir,
 }
 
@@ -90,7 +91,7 @@ impl Harness {
             alarm_file: config.alarm_file.path,
             store,
             brokers,
-            _cluster: cluster,
+            cluster,
             _dir: dir,
         }
     }
