@@ -10,6 +10,7 @@
 
 pub mod clock;
 pub mod decode;
+pub mod evaluate;
 pub mod event;
 pub mod features;
 pub mod model;
