@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod event;
 pub mod features;
 pub mod model;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod window;
