@@ -1,5 +1,11 @@
 //! Parquet files: the types a timestamp or label may have, encodings, nulls, damage.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 use std::{fs, ops::ControlFlow, path::Path, sync::Arc};
 
 use logguard::source::file::{FileError, FileFormat, FileRow, LogFile, ReadOptions, ReadSummary};

@@ -1,5 +1,7 @@
 //! CSV and JSON lines files, as users have them: odd, compressed, damaged.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::{
     fs,
     io::Write,
