@@ -11,9 +11,9 @@ mod json;
 mod mask;
 mod template;
 
-pub use json::{decode, parse_timestamp};
+pub use json::{PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, parse_label, parse_timestamp};
 pub use mask::{MaskError, MaskRule, Masker};
-pub use template::{Template, TemplateDictionary};
+pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
 
 /// Why a record was not scored. The names are stable: dead letters and metrics carry them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
