@@ -42,13 +42,15 @@ check_port() {
   die "\`$1\` is not a port number (1 to 65535)"
 }
 
-# The command line of a live process, or nothing. A zombie has none, which is what we want.
-command_line_of() {
-  if [[ -d /proc/self ]]; then
-    tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null || true
-  else
-    ps -ww -p "$1" -o args= 2>/dev/null || true
-  fi
+# The arguments of a process, or nothing: a zombie has none.
+command_line_of() { { tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null || true; }
+
+# No such process any more, or a zombie that only its parent keeps.
+process_gone() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+  # The name in brackets may hold anything; the state follows the last one.
+  [[ ${stat##*) } == [ZX]* ]]
 }
 
 # pid_of PIDFILE MARK: prints the pid in PIDFILE if that process lives and MARK occurs in its command line;
@@ -60,15 +62,20 @@ pid_of() {
   echo "$pid"
 }
 
-process_gone() { [[ -z "$(command_line_of "$1")" ]]; }
-
 # daemonize LOGFILE PIDFILE COMMAND...: starts COMMAND in a session of its own, so that neither a closed
-# terminal nor Ctrl-C in it ends the service.
+# terminal nor Ctrl-C in it ends the service. Descriptor 9 is the scripts' lock; a service must not keep it.
 daemonize() {
   local log=$1 pid_file=$2
   shift 2
-  setsid "$@" >>"$log" 2>&1 </dev/null &
+  setsid "$@" >>"$log" 2>&1 </dev/null 9>&- &
   echo $! >"$pid_file"
+  # For an instant the new process still carries this script's arguments, or none: nobody's mark.
+  wait_until 10 has_become $! "$*" || die "could not start $1"
+}
+has_become() {
+  local line
+  line=$(command_line_of "$1")
+  [[ $line == *"$2"* && $line != "setsid "* ]] || process_gone "$1"
 }
 
 # Root as it is, or through sudo where that asks no password.
@@ -102,7 +109,7 @@ show_log_tail() {
   tail -n 15 -- "$1" | sed 's/^/  | /' >&2
 }
 
-# absolute_dir DIR: creates DIR and prints its absolute path.
+# absolute_dir DIR: creates DIR and prints its absolute path, free of symbolic links.
 absolute_dir() {
-  mkdir -p -- "$1" && (cd -- "$1" && pwd)
+  mkdir -p -- "$1" && (cd -- "$1" && pwd -P)
 }
