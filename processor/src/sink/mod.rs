@@ -9,7 +9,16 @@
 //!
 //! A sink acknowledges only what is durable. Sinks are idempotent: the same window may come again.
 
+mod ack;
+mod metrics;
+pub mod migrate;
+pub mod retry;
+pub mod store;
+mod summary;
+
 use std::sync::Arc;
+
+pub use metrics::{SinkLabel, SinkMeter, SinkMetrics};
 
 use crate::{
     decode::Rejected,

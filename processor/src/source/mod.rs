@@ -8,6 +8,8 @@
 //!
 //! Nothing here looks into a payload, and nothing but the consumer commits offsets.
 
+pub mod file;
+
 use std::time::Instant;
 
 use crate::event::{EventTime, NextOffset, TopicPartition};

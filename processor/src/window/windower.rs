@@ -216,6 +216,12 @@ impl Windower {
         Placement::Counted { start, opened }
     }
 
+    /// Moves the largest event time forward to `time`, for a partition whose clock goes on while
+    /// no record comes; never back.
+    pub fn advance(&mut self, time: EventTime) {
+        self.max_event_time = self.max_event_time.max(Some(time));
+    }
+
     /// Closes, in window order, every window that the watermark has passed, and appends its rows:
     /// per slot the streams by name, a gap row before the row that ends the gap.
     pub fn close_final(&mut self, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
