@@ -311,7 +311,7 @@ impl RunArgs {
         put(settings, "kafka", "dead_letter_topic", self.dead_letter_topic.as_ref());
         put(settings, "kafka", "consumer_group", self.consumer_group.as_ref());
         put(settings, "store", "kind", self.store_kind);
-        put(settings, "alarms", "file", self.anomaly_log.as_ref());
+        put(settings, "alarms", "path", self.anomaly_log.as_ref());
         put(settings, "http", "listen", self.http_listen.as_ref());
     }
 }

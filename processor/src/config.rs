@@ -18,7 +18,11 @@ use serde_json::Value;
 
 use crate::{
     decode::MaskRule,
-    sink::{AlarmConfig, StoreConfig},
+    event::TopicPartition,
+    sink::{
+        SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
+        results::ResultsConfig, store::StoreConfig,
+    },
     source::KafkaConfig,
     window::{GroupBy, WindowConfig},
 };
@@ -43,7 +47,9 @@ pub struct Config {
     /// The database.
     pub store: StoreConfig,
     /// The alarm file.
-    pub alarms: AlarmConfig,
+    pub alarms: AlarmFileConfig,
+    /// The dead-letter topic.
+    pub dead_letters: DeadLetterSection,
     /// Metrics and health.
     pub http: HttpSection,
     /// The program's own log.
@@ -110,6 +116,21 @@ pub struct MaskSection {
     pub rules: Vec<MaskRule>,
 }
 
+/// The dead-letter topic; its name is among the topics of `kafka`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetterSection {
+    /// Late records copied per minute at most; beyond it they are only counted. 600 by default:
+    /// enough to see what is late, too little to double the traffic when a clock is wrong.
+    pub late_per_minute_max: u32,
+}
+
+impl Default for DeadLetterSection {
+    fn default() -> Self {
+        Self { late_per_minute_max: 600 }
+    }
+}
+
 /// Metrics and health.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +175,12 @@ pub enum LogFormat {
 /// Everything that is wrong with the configuration, one line each.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError(Vec<String>);
+
+impl From<String> for ConfigError {
+    fn from(defect: String) -> Self {
+        Self(vec![defect])
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,9 +228,30 @@ impl Config {
         if !(budget.is_finite() && budget > 0.0) {
             defects.push(format!("model.alarms_per_day is {budget}: expected a number above 0"));
         }
-        defects.extend(self.kafka.validate());
-        defects.extend(self.store.validate());
+        defects.extend(self.kafka.validate().err().map(|error| error.to_string()));
+        defects.extend(self.store.validate().err().map(|error| error.to_string()));
         if defects.is_empty() { Ok(()) } else { Err(ConfigError(defects)) }
+    }
+
+    /// Returns the partition that the events of a file are taken to stand in: the first of the
+    /// input topic, so that a file and a topic of one partition give the same rows.
+    #[must_use]
+    pub fn file_partition(&self) -> TopicPartition {
+        TopicPartition { topic: self.kafka.input_topic.as_str().into(), partition: 0 }
+    }
+
+    /// Returns the settings of the sinks.
+    #[must_use]
+    pub fn sinks(&self) -> SinksConfig {
+        SinksConfig {
+            store: self.store.clone(),
+            results: ResultsConfig { topic: self.kafka.output_topic.clone() },
+            alarm_file: self.alarms.clone(),
+            dead_letter: DeadLetterConfig {
+                topic: self.kafka.dead_letter_topic.clone(),
+                late_per_minute_max: self.dead_letters.late_per_minute_max,
+            },
+        }
     }
 
     /// Returns the configuration as TOML, secrets redacted.

@@ -34,7 +34,7 @@ pub struct Health {
     clock: Clock,
     last_turn_ms: AtomicI64,
     broker_up: AtomicBool,
-    store_up: Arc<AtomicBool>,
+    store_up: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -54,16 +54,15 @@ pub struct Condition {
 }
 
 impl Health {
-    /// Returns the condition of a process that has reached nothing yet. `store_up` is the store's
-    /// own flag.
+    /// Returns the condition of a process that has reached nothing yet.
     #[must_use]
-    pub fn new(clock: Clock, store_up: Arc<AtomicBool>) -> Self {
+    pub fn new(clock: Clock) -> Self {
         let last_turn_ms = AtomicI64::new(clock.now().timestamp_millis());
         Self {
             clock,
             last_turn_ms,
             broker_up: AtomicBool::new(false),
-            store_up,
+            store_up: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -76,6 +75,11 @@ impl Health {
     /// Notes whether the broker answers.
     pub fn set_broker_up(&self, up: bool) {
         self.broker_up.store(up, Ordering::Relaxed);
+    }
+
+    /// Notes whether the store answers, or that none is used.
+    pub fn set_store_up(&self, up: bool) {
+        self.store_up.store(up, Ordering::Relaxed);
     }
 
     /// Notes that a signal asked to stop.

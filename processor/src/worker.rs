@@ -102,7 +102,7 @@ pub struct Worker {
     lanes: BTreeMap<TopicPartition, Lane>,
     steps: Vec<Step<ScoredWindow>>,
     outbox: VecDeque<Job>,
-    sinks: Arc<Sinks>,
+    sinks: Sinks,
     acks: Receiver<Ack>,
     desk: RecoveryDesk,
     ready: Vec<TopicPartition>,
@@ -122,7 +122,7 @@ pub struct WorkerParts {
     /// Caches and model.
     pub shared: Shared,
     /// Where results go.
-    pub sinks: Arc<Sinks>,
+    pub sinks: Sinks,
     /// What the sinks report back.
     pub acks: Receiver<Ack>,
     /// Asks the store on assignment.
