@@ -134,9 +134,10 @@ impl Run<'_> {
         loop {
             let wait = self.pace.wait(now_us(), due_us);
             if wait.is_some() || self.sent.is_multiple_of(HOUSEKEEPING_EVENTS) {
-                self.producer.serve(wait.unwrap_or_default());
+                let stopped = self.stop.wait_timeout(wait.unwrap_or_default());
+                self.producer.serve();
                 self.report_progress();
-                if self.stop.is_raised() || self.is_over() {
+                if stopped || self.is_over() {
                     return Next::Stop;
                 }
             }
