@@ -99,7 +99,8 @@ pub(super) struct RunArgs {
     /// tests that should not wait for chance.
     #[arg(long, value_name = "TIME")]
     pub(super) first_incident_after: Option<humantime::Duration>,
-    /// Write each incident's ground truth to this file, one JSON line when it is over.
+    /// Write each incident's ground truth to this file, one JSON line when it is over: start, end,
+    /// kind, is_anomaly, service (where it began), services, lines.
     #[arg(long, value_name = "FILE")]
     pub(super) truth: Option<PathBuf>,
     /// Further librdkafka producer property; may be given several times.
@@ -138,7 +139,8 @@ pub(super) struct GenerateArgs {
     /// File to write: JSON lines, or CSV if it ends in .csv; .gz and .zst compress; - is stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
-    /// Write the incidents' ground truth to this file, one JSON line each.
+    /// Write the incidents' ground truth to this file, one JSON line each: start, end, kind,
+    /// is_anomaly (0 for the harmless), service (where it began), services, lines.
     #[arg(long, value_name = "FILE")]
     pub(super) truth: Option<PathBuf>,
     /// Time of the first lines (RFC 3339).

@@ -163,9 +163,10 @@ impl Generator {
         }
     }
 
-    /// Lets everything that is still to come happen `by_us` microseconds later.
+    /// Lets the event last yielded, and all that is still to come, happen `by_us` microseconds later.
     pub fn delay(&mut self, by_us: i64) {
         self.origin_us += by_us;
+        self.event.time_us += by_us;
     }
 
     /// Returns the incidents that ended since the last call, in the order of their ends.

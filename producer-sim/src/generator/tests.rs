@@ -289,12 +289,13 @@ fn an_event_taken_back_is_not_counted() {
 }
 
 #[test]
-fn a_delay_moves_what_is_still_to_come() {
+fn a_delay_moves_the_event_at_hand_and_what_is_still_to_come() {
     let mut on_time = Generator::new(settings());
     let mut delayed = Generator::new(settings());
     delayed.advance();
     on_time.advance();
     delayed.delay(7_000_000);
+    assert_eq!(delayed.event().time_us, on_time.event().time_us + 7_000_000);
     for _ in 0..100 {
         let expected_us = on_time.advance().time_us + 7_000_000;
         assert_eq!(delayed.advance().time_us, expected_us);
