@@ -143,7 +143,7 @@ impl Appender {
             }
             self.open = None;
         }
-        let regular = found.is_none_or(|found| found.is_file());
+        let regular = found.as_ref().is_none_or(Metadata::is_file);
         let file = OpenOptions::new()
             .read(regular)
             .append(true)
