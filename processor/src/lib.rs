@@ -10,9 +10,11 @@
 
 pub mod clock;
 pub mod decode;
+pub mod evaluate;
 pub mod event;
 pub mod features;
 pub mod model;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod window;

@@ -8,6 +8,8 @@
 //!
 //! Nothing here looks into a payload, and nothing but the consumer commits offsets.
 
+pub mod file;
+
 mod broker;
 mod consumer;
 mod error;
