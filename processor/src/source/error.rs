@@ -81,6 +81,17 @@ pub enum SourceError {
     Thread(#[source] std::io::Error),
 }
 
+impl SourceError {
+    /// Tells whether something else has to be started, or reached, first: a broker that answers.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Fatal { .. }
+        )
+    }
+}
+
 fn named(topics: &[(&'static str, String)]) -> String {
     let names: Vec<String> = topics
         .iter()

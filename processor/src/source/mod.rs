@@ -8,11 +8,10 @@
 //!
 //! Nothing here looks into a payload, and nothing but the consumer commits offsets.
 
-pub mod file;
-
 mod broker;
 mod consumer;
 mod error;
+pub mod file;
 mod kafka_config;
 mod ledger;
 mod member;
