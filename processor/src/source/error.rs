@@ -82,12 +82,16 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Tells whether something else has to be started, or reached, first: a broker that answers.
+    /// Tells whether something else has to be there first: a broker that answers, or topics.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Fatal { .. }
+            Self::Unreachable { .. }
+                | Self::MissingTopics { .. }
+                | Self::TopicDeleted { .. }
+                | Self::Stalled { .. }
+                | Self::Fatal { .. }
         )
     }
 }
