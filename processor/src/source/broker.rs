@@ -205,9 +205,14 @@ mod tests {
         {
             let mut foreign = list.add_partition("t", 2);
             foreign.set_offset(Offset::Offset(5)).unwrap();
-            // Two bytes that would make the safe accessor panic, as a foreign client may write.
-            #[allow(unsafe_code, reason = "a test writes what `set_metadata` cannot")]
-            foreign.set_metadata(unsafe { std::str::from_utf8_unchecked(b"\xff\xfe") });
+            foreign.set_metadata("??");
+        }
+        // What a foreign client may write and `set_metadata` cannot.
+        #[allow(unsafe_code, reason = "the safe accessor takes UTF-8 only")]
+        // SAFETY: the list has three elements, the last with two bytes of metadata, just set.
+        unsafe {
+            let element = (*list.ptr()).elems.add(2);
+            (*element).metadata.cast::<u8>().write(0xff);
         }
         let read: Vec<(i32, Committed)> = committed_of(&list)
             .into_iter()

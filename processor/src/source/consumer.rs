@@ -19,6 +19,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
 };
 
 use super::{
@@ -137,14 +138,7 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
-                    let record = RawRecord {
-                        offset: message.offset(),
-                        record_time: message
-                            .timestamp()
-                            .to_millis()
-                            .and_then(EventTime::from_millis),
-                        payload: message.payload(),
-                    };
+                    let record = record_of(&message);
                     self.context().lock().record(message.partition(), record);
                 }
                 Some(Err(error)) => self.on_error(error)?,
@@ -382,6 +376,18 @@ impl<H: Send + 'static> ClientContext for SourceContext<H> {
                 self.metrics.commit_lag.get_or_create(&label).set(lag);
             }
         }
+    }
+}
+
+/// Returns a message as the stages see it.
+pub(super) fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
+    RawRecord {
+        offset: message.offset(),
+        record_time: message
+            .timestamp()
+            .to_millis()
+            .and_then(EventTime::from_millis),
+        payload: message.payload(),
     }
 }
 

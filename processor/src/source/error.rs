@@ -81,6 +81,21 @@ pub enum SourceError {
     Thread(#[source] std::io::Error),
 }
 
+impl SourceError {
+    /// Tells whether something else has to be there first: a broker that answers, or topics.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::MissingTopics { .. }
+                | Self::TopicDeleted { .. }
+                | Self::Stalled { .. }
+                | Self::Fatal { .. }
+        )
+    }
+}
+
 fn named(topics: &[(&'static str, String)]) -> String {
     let names: Vec<String> = topics
         .iter()

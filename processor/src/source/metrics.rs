@@ -98,21 +98,25 @@ impl SourceMetrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
-        let lags = [
-            (
-                "source_read_lag_records",
-                "Records not yet read",
-                &self.read_lag,
-            ),
-            (
-                "source_commit_lag_records",
-                "Records not yet committed as done",
-                &self.commit_lag,
-            ),
-        ];
-        for (name, help, lag) in lags {
-            registry.register(name, help, lag.clone());
-        }
+        self.register_families(registry);
+        registry.register(
+            "source_last_turn_milliseconds",
+            "Process uptime in ms when the consumer thread last went round",
+            self.heartbeat.millis.clone(),
+        );
+    }
+
+    fn register_families(&self, registry: &mut Registry) {
+        registry.register(
+            "source_read_lag_records",
+            "Records not yet read",
+            self.read_lag.clone(),
+        );
+        registry.register(
+            "source_commit_lag_records",
+            "Records not yet committed as done",
+            self.commit_lag.clone(),
+        );
         registry.register(
             "source_commits",
             "Offset commits by outcome",
@@ -122,11 +126,6 @@ impl SourceMetrics {
             "source_rebalances",
             "Rebalances by kind",
             self.rebalances.clone(),
-        );
-        registry.register(
-            "source_last_turn_milliseconds",
-            "Process uptime in ms when the consumer thread last went round",
-            self.heartbeat.millis.clone(),
         );
     }
 

@@ -71,7 +71,9 @@ pub(super) fn metadata(
         Err(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
             Err(SourceError::Denied {
                 what: format!("topic `{topic}` (Describe)"),
-                source: Box::new(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)),
+                source: Box::new(KafkaError::MetadataFetch(
+                    RDKafkaErrorCode::TopicAuthorizationFailed,
+                )),
             })
         }
         Err(source) => Err(SourceError::Unreachable {

@@ -10,14 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use super::{
     KafkaConfig, RawRecord, SourceError,
+    consumer::record_of,
     error::{Meaning, meaning},
     preflight::{self, Client},
 };
-use crate::event::{EventTime, NextOffset};
+use crate::event::NextOffset;
 
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -176,76 +177,79 @@ impl TopicReader {
         }
         let mut last_sign = Instant::now();
         while next < span.high {
-            match self.client.poll(POLL_MAX) {
-                None if last_sign.elapsed() > STALLED_AFTER => {
-                    return Err(self.stalled(partition, next));
-                }
-                None => continue,
+            let polled = self.client.poll(POLL_MAX);
+            if matches!(&polled, Some(Ok(_))) {
+                last_sign = Instant::now();
+            } else if last_sign.elapsed() > STALLED_AFTER {
+                return Err(self.stalled(partition, next));
+            }
+            match polled {
+                None => {}
                 Some(Ok(message)) => {
-                    if message.partition() != partition || message.offset() < next {
+                    let offset = message.offset();
+                    if message.partition() != partition || offset < next {
                         continue;
                     }
-                    if message.offset() >= span.high {
+                    if offset >= span.high {
                         break;
                     }
-                    let record = RawRecord {
-                        offset: message.offset(),
-                        record_time: message
-                            .timestamp()
-                            .to_millis()
-                            .and_then(EventTime::from_millis),
-                        payload: message.payload(),
-                    };
-                    let before = next;
-                    next = NextOffset::after(record.offset).0;
-                    if pass.record(partition, record, before).is_break() {
+                    if pass.record(partition, record_of(&message), next).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
+                    next = NextOffset::after(offset).0;
                 }
-                Some(Err(error)) => match meaning(&error) {
-                    Meaning::EndOfPartition(ended) if ended == partition => break,
-                    Meaning::EndOfPartition(_) => continue,
-                    Meaning::OutOfRange => {
-                        let low = self.span(partition)?.low;
-                        if low > next {
-                            let deleted = low.min(span.high) - next;
-                            pass.summary.deleted += u64::try_from(deleted).unwrap_or(0);
-                            tracing::warn!(
-                                topic = self.topic,
-                                partition,
-                                from = next,
-                                to = low,
-                                "retention deleted records while they were read"
-                            );
-                            next = low;
-                            if pass.truncated(partition, next).is_break() {
-                                return Ok(ControlFlow::Break(()));
-                            }
+                Some(Err(error)) => match self.after_error(error, partition, next)? {
+                    Outcome::Ended => break,
+                    Outcome::Retried => {}
+                    Outcome::Truncated(low) => {
+                        pass.count_deleted(next, low.min(span.high));
+                        next = low;
+                        if pass.truncated(partition, next).is_break() {
+                            return Ok(ControlFlow::Break(()));
                         }
-                        self.start(partition, next)?;
                     }
-                    Meaning::TopicUnknown => {
-                        let topic = self.topic.clone();
-                        return Err(SourceError::TopicDeleted { topic });
-                    }
-                    Meaning::Denied => {
-                        let what = format!("topic `{}` (Read)", self.topic);
-                        return Err(SourceError::Denied {
-                            what,
-                            source: error,
-                        });
-                    }
-                    Meaning::Fatal => return Err(self.fatal(error)),
-                    // librdkafka goes on trying; whether it gets anywhere shows in time.
-                    Meaning::Disturbed if last_sign.elapsed() > STALLED_AFTER => {
-                        return Err(self.stalled(partition, next));
-                    }
-                    Meaning::Disturbed => continue,
                 },
             }
-            last_sign = Instant::now();
         }
-        pass.partition_end(span, next)
+        Ok(pass.partition_end(span, next))
+    }
+
+    /// Says how reading goes on after an error, and makes it do so.
+    fn after_error(
+        &self,
+        error: KafkaError,
+        partition: i32,
+        next: i64,
+    ) -> Result<Outcome, SourceError> {
+        match meaning(&error) {
+            Meaning::EndOfPartition(ended) if ended == partition => Ok(Outcome::Ended),
+            // librdkafka goes on trying; whether it gets anywhere shows in time.
+            Meaning::EndOfPartition(_) | Meaning::Disturbed => Ok(Outcome::Retried),
+            Meaning::OutOfRange => {
+                let low = self.span(partition)?.low;
+                self.start(partition, next.max(low))?;
+                if low <= next {
+                    return Ok(Outcome::Retried);
+                }
+                let (topic, from, to) = (self.topic.as_str(), next, low);
+                tracing::warn!(
+                    topic,
+                    partition,
+                    from,
+                    to,
+                    "retention deleted records while they were read"
+                );
+                Ok(Outcome::Truncated(low))
+            }
+            Meaning::TopicUnknown => Err(SourceError::TopicDeleted {
+                topic: self.topic.clone(),
+            }),
+            Meaning::Denied => Err(SourceError::Denied {
+                what: format!("topic `{}` (Read)", self.topic),
+                source: error.into(),
+            }),
+            Meaning::Fatal => Err(self.fatal(error)),
+        }
     }
 
     fn span(&self, partition: i32) -> Result<PartitionSpan, SourceError> {
@@ -267,9 +271,11 @@ impl TopicReader {
             .map_err(|source| self.fatal(source))
     }
 
-    fn fatal(&self, source: rdkafka::error::KafkaError) -> SourceError {
-        let reason = format!("while reading `{}`", self.topic);
-        SourceError::Fatal { reason, source }
+    fn fatal(&self, source: KafkaError) -> SourceError {
+        SourceError::Fatal {
+            reason: format!("while reading `{}`", self.topic),
+            source: source.into(),
+        }
     }
 
     fn stalled(&self, partition: i32, offset: i64) -> SourceError {
@@ -280,6 +286,16 @@ impl TopicReader {
             seconds: STALLED_AFTER.as_secs(),
         }
     }
+}
+
+/// How reading a partition goes on after an error.
+enum Outcome {
+    /// Everything there is was read.
+    Ended,
+    /// As before.
+    Retried,
+    /// At a later offset, the oldest there is.
+    Truncated(i64),
 }
 
 /// One reading of all partitions: what it adds up to, and whom it tells.
@@ -306,17 +322,17 @@ impl Pass<'_> {
         ControlFlow::Continue(())
     }
 
-    fn partition_end(
-        &mut self,
-        span: PartitionSpan,
-        next: i64,
-    ) -> Result<ControlFlow<()>, SourceError> {
+    fn count_deleted(&mut self, from: i64, to: i64) {
+        let deleted = u64::try_from(to - from).unwrap_or(0);
+        self.summary.deleted += deleted;
+        self.passed += deleted;
+    }
+
+    fn partition_end(&mut self, span: PartitionSpan, next: i64) -> ControlFlow<()> {
         self.passed += u64::try_from(span.high - next).unwrap_or(0);
         let partition = span.partition;
-        if (self.on_event)(TopicEvent::PartitionEnd { partition }).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        Ok(self.report())
+        (self.on_event)(TopicEvent::PartitionEnd { partition })?;
+        self.report()
     }
 
     fn report(&mut self) -> ControlFlow<()> {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use proptest::prelude::*;
 
@@ -273,8 +273,8 @@ impl Oracle {
             }
             Step::CloseEmpty { acks } => {
                 let index = self.open_from;
-                if !self.windows.contains_key(&index) {
-                    self.windows.insert(index, (None, Some(acks)));
+                if let Entry::Vacant(window) = self.windows.entry(index) {
+                    window.insert((None, Some(acks)));
                     ledger.window_closed(at(index * 30), acks);
                     self.open_from += 1;
                     self.tell(ledger);
