@@ -4,7 +4,6 @@
 //! store were reached, and nothing asked to stop. Nothing here decides anything else.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc,
@@ -69,7 +68,8 @@ impl Health {
 
     /// Notes that the consumer thread took a turn.
     pub fn turn(&self) {
-        self.last_turn_ms.store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
+        self.last_turn_ms
+            .store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
     }
 
     /// Notes whether the broker answers.
@@ -94,7 +94,13 @@ impl Health {
         let broker = self.broker_up.load(Ordering::Relaxed);
         let store = self.store_up.load(Ordering::Relaxed);
         let stopping = self.stopping.load(Ordering::Relaxed);
-        Condition { ready: live && broker && store && !stopping, live, broker, store, stopping }
+        Condition {
+            ready: live && broker && store && !stopping,
+            live,
+            broker,
+            store,
+            stopping,
+        }
     }
 }
 
@@ -104,7 +110,7 @@ struct Served {
     registry: Arc<Registry>,
 }
 
-/// Serves until `stop` is done.
+/// Serves until the runtime ends.
 ///
 /// # Errors
 /// Returns an error if `listener` fails for good.
@@ -112,14 +118,16 @@ pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     registry: Registry,
-    stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .with_state(Served { health, registry: Arc::new(registry) });
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+        .with_state(Served {
+            health,
+            registry: Arc::new(registry),
+        });
+    axum::serve(listener, app).await
 }
 
 /// Binds the port that [`serve`] answers on.
@@ -157,5 +165,9 @@ async fn readyz(State(served): State<Served>) -> impl IntoResponse {
 }
 
 fn status(well: bool) -> StatusCode {
-    if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }

@@ -11,7 +11,7 @@ use logguard::{
     cli::{Cli, Command, ConfigCommand, ModelCommand},
     config::{Config, LogFormat},
     exit,
-    model::{Bundle, Detector},
+    model::Bundle,
     replay, run, train,
 };
 use tracing_subscriber::EnvFilter;
@@ -36,26 +36,25 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     start_log(&config)?;
     let stdout = &mut io::stdout().lock();
     match cli.command {
-        Command::Run(_) => run::run(config),
+        Command::Run(_) => run::run(&config),
         Command::Train(args) => train::train(&config, &args, stdout),
         Command::Replay(args) => replay::replay(&config, &args, stdout),
         Command::Migrate(args) => run::migrate(&config, &args, stdout),
-        Command::Model { command: ModelCommand::Show { json, .. } } => {
-            show_model(&config, json, stdout)
-        }
-        Command::Config { command: ConfigCommand::Print } => {
-            Ok(write!(stdout, "{}", config.to_toml()?)?)
-        }
-        Command::Config { command: ConfigCommand::Check } => {
-            Ok(writeln!(stdout, "the configuration is valid")?)
-        }
+        Command::Model {
+            command: ModelCommand::Show { json, .. },
+        } => show_model(&config, json, stdout),
+        Command::Config {
+            command: ConfigCommand::Print,
+        } => Ok(write!(stdout, "{}", config.to_toml()?)?),
+        Command::Config {
+            command: ConfigCommand::Check,
+        } => Ok(writeln!(stdout, "the configuration is valid")?),
     }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| {
-        logguard::config::ConfigError::from(format!("log.filter: {error}"))
-    })?;
+    let filter = EnvFilter::try_new(&config.log.filter)
+        .map_err(|error| logguard::config::ConfigError::from(format!("log.filter: {error}")))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -74,7 +73,7 @@ fn show_model(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Resu
         serde_json::to_writer(&mut *out, &summary)?;
         writeln!(out)?;
     } else {
-        write!(out, "{summary}")?;
+        train::write_summary(&summary, out)?;
     }
     Ok(())
 }

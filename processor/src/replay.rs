@@ -52,7 +52,11 @@ pub fn replay(config: &Config, args: &ReplayArgs, out: &mut impl Write) -> anyho
     totals.seconds = started.elapsed().as_secs_f64();
     totals.alarms_per_day = Some(config.model.alarms_per_day);
     let report = evaluation.report(&totals);
-    if args.json { report.write_json(out) } else { report.write_text(out) }?;
+    if args.json {
+        report.write_json(out)
+    } else {
+        report.write_text(out)
+    }?;
     Ok(())
 }
 
@@ -95,8 +99,14 @@ impl<'a> Replay<'a> {
 
     /// Returns the pipeline of a partition, created at its first use.
     fn start(&mut self, partition: i32, partial: bool) {
-        let key = TopicPartition { partition, ..self.config.file_partition() };
-        let recovered = Recovered { partial, ..Recovered::default() };
+        let key = TopicPartition {
+            partition,
+            ..self.config.file_partition()
+        };
+        let recovered = Recovered {
+            partial,
+            ..Recovered::default()
+        };
         let window = self.config.window.window_config();
         let pipeline = PartitionPipeline::new(window, key, recovered, Vec::new());
         self.pipelines.insert(partition, pipeline);
@@ -146,7 +156,10 @@ impl Results {
     fn create(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
         let file = File::create(path).with_context(|| format!("cannot create `{name}`"))?;
-        Ok(Self { file: BufWriter::new(file), name })
+        Ok(Self {
+            file: BufWriter::new(file),
+            name,
+        })
     }
 
     fn write(&mut self, scored: &ScoredWindow) -> anyhow::Result<()> {
@@ -157,7 +170,9 @@ impl Results {
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
-        self.file.flush().with_context(|| format!("cannot write to `{}`", self.name))
+        self.file
+            .flush()
+            .with_context(|| format!("cannot write to `{}`", self.name))
     }
 }
 
@@ -174,7 +189,8 @@ pub(crate) fn shared(
         GroupBy::Partition => partitions,
         GroupBy::Service => partitions * bundle.summary().services.max(1),
     };
-    Ok(Shared::new(Detector::new(bundle, config.model.alarms_per_day, streams))?)
+    let detector = Detector::new(bundle, config.model.alarms_per_day, streams);
+    Ok(Shared::new(detector)?)
 }
 
 /// Refuses a model made for windows of another length: its counts would mean something else.
@@ -203,16 +219,25 @@ fn replay_files(
     const PARTITION: i32 = 0;
     let mut replay = Replay::new(config, args, bundle, 1)?;
     replay.start(PARTITION, false);
-    let options =
-        ReadOptions { label_column: args.label_column.clone(), ..ReadOptions::default() };
+    let options = ReadOptions {
+        label_column: args.label_column.clone(),
+        ..ReadOptions::default()
+    };
     let lateness_ms = i64::from(config.window.lateness_ms);
     let read = read_events(&args.input, &options, lateness_ms, &mut |item| {
         if since.is_some_and(|since| item.event.time < since) {
             return Ok(());
         }
-        let Some(pipeline) = replay.pipelines.get_mut(&PARTITION) else { return Ok(()) };
+        let Some(pipeline) = replay.pipelines.get_mut(&PARTITION) else {
+            return Ok(());
+        };
         replay.totals.events += 1;
-        pipeline.event(&mut replay.shared, &item.event, item.offset, &mut replay.steps);
+        pipeline.event(
+            &mut replay.shared,
+            &item.event,
+            item.offset,
+            &mut replay.steps,
+        );
         let counted = replay.take_steps()?;
         if let Some(name) = item.anomaly_type.filter(|_| counted) {
             replay.evaluation.add_anomaly_type(item.event.time, name);
@@ -244,7 +269,9 @@ fn replay_topic(
         let outcome = match event {
             TopicEvent::Truncated { partition, next } => {
                 tracing::warn!(partition, offset = next.0, "earlier records are gone");
-                replay.end(partition).map(|()| replay.start(partition, true))
+                replay
+                    .end(partition)
+                    .map(|()| replay.start(partition, true))
             }
             TopicEvent::Record { partition, record } => {
                 replay.totals.events += 1;

@@ -24,9 +24,9 @@ use crate::{
     config::Config,
     health::{self, Health},
     metrics::Metrics,
-    model::{Bundle, Detector},
-    pipeline::Shared,
+    model::Bundle,
     recovery::RecoveryDesk,
+    replay,
     shutdown::Shutdown,
     sink::{
         ACKS_QUEUE_MAX, RunningSinks, Sinks, SinksSetup,
@@ -61,6 +61,7 @@ type ConsumerThread = thread::JoinHandle<Result<SourceReport, SourceError>>;
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::install().context("failed to install the signal handlers")?;
     let bundle = Bundle::load(&config.model.dir)?;
+    replay::check_window(config, &bundle)?;
     let runtime = runtime()?;
     let result = runtime.block_on(run_parts(config, bundle, shutdown));
     // Whatever still waits for a dead peer must not hold up the exit.
@@ -78,10 +79,13 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyhow::Result<()> {
     let listener = health::bind(config.http.listen).await.with_context(|| {
-        format!("cannot listen on {}; set http.listen (--http-listen)", config.http.listen)
+        format!(
+            "cannot listen on {}; set http.listen (--http-listen)",
+            config.http.listen
+        )
     })?;
     let topics = config.kafka.clone();
-    tokio::task::spawn_blocking(move || check_topics(&topics)).await??;
+    let partitions = tokio::task::spawn_blocking(move || check_topics(&topics)).await??;
     let store = open_store(config).await?;
 
     let clock = Clock::system();
@@ -90,7 +94,11 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
     health.set_broker_up(true);
     tokio::spawn(probe_store(store.clone(), Arc::clone(&health)));
     let address = listener.local_addr()?;
-    tokio::spawn(health::serve(listener, Arc::clone(&health), metrics.registry()));
+    tokio::spawn(health::serve(
+        listener,
+        Arc::clone(&health),
+        metrics.registry(),
+    ));
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
 
     let (acks_sender, acks) = bounded(ACKS_QUEUE_MAX);
@@ -110,7 +118,7 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
             max_alert_age: MAX_ALERT_AGE,
             idle_final: Duration::from_secs(config.window.idle_final_s.into()),
         },
-        shared: Shared::new(Detector::new(Arc::new(bundle), config.model.alarms_per_day, 1))?,
+        shared: replay::shared(config, Arc::new(bundle), partitions)?,
         sinks,
         acks,
         desk: RecoveryDesk::new(store, Handle::current()),
@@ -123,21 +131,29 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
         stop.requested()
     })?;
     tracing::info!(
-        brokers = config.kafka.brokers, topic = config.kafka.input_topic,
-        group = config.kafka.consumer_group, "processing"
+        brokers = config.kafka.brokers,
+        topic = config.kafka.input_topic,
+        group = config.kafka.consumer_group,
+        "processing"
     );
     let closing = Duration::from_millis(config.kafka.shutdown_timeout_ms) + CONSUMER_CLOSE_WITHIN;
     let report = watch(&consumer, &running, &shutdown, &health, closing).await;
     // The thread has ended, or is given up; either way nothing more is handed over.
     let ended = report.and_then(|()| {
-        consumer.join().map_err(|_| anyhow!("the consumer thread panicked; see the log"))
+        consumer
+            .join()
+            .map_err(|_| anyhow!("the consumer thread panicked; see the log"))
     });
     let left = running.close(Instant::now() + SINKS_CLOSE_WITHIN).await;
     let report = ended??;
     if !left.is_complete() {
         tracing::warn!(?left, "not everything was written; it will be read again");
     }
-    tracing::info!(records = report.records, committed = report.committed, "stopped");
+    tracing::info!(
+        records = report.records,
+        committed = report.committed,
+        "stopped"
+    );
     Ok(())
 }
 
@@ -220,14 +236,27 @@ pub fn migrate(config: &Config, args: &MigrateArgs, out: &mut impl Write) -> any
         Some(OnOff::Off) => Retention::Off,
         Some(OnOff::On) | None => Retention::On,
     };
-    let report = runtime()?.block_on(migrate::migrate(&config.store, MigrateOptions { retention }))?;
+    let report = runtime()?.block_on(migrate::migrate(
+        &config.store,
+        MigrateOptions { retention },
+    ))?;
     if report.applied.is_empty() {
-        writeln!(out, "{}: up to date at version {}", config.store.server(), report.version)?;
+        writeln!(
+            out,
+            "{}: up to date at version {}",
+            config.store.server(),
+            report.version
+        )?;
     } else {
         for name in &report.applied {
             writeln!(out, "applied {name}")?;
         }
-        writeln!(out, "{}: now at version {}", config.store.server(), report.version)?;
+        writeln!(
+            out,
+            "{}: now at version {}",
+            config.store.server(),
+            report.version
+        )?;
     }
     writeln!(out, "{}", report.timescale)?;
     Ok(())

@@ -317,7 +317,11 @@ impl RunningSinks {
         if let Some(task) = &self.task {
             task.abort();
         }
-        for (sink, _) in self.threads.iter().filter(|(_, thread)| !thread.is_finished()) {
+        for (sink, _) in self
+            .threads
+            .iter()
+            .filter(|(_, thread)| !thread.is_finished())
+        {
             error!(sink, "a sink does not stop; leaving it behind");
         }
         let [rows, results, alarms, letters] = self.pending.map(|gauge| gauge.get());
