@@ -30,8 +30,9 @@ Examples:
   producer-sim broker --listen 127.0.0.1:19092 --topic log-events:8 --topic anomaly-results:1
 
 Data and committed offsets live in memory only: each partition holds its newest 5 MiB as sent
-(compressed), or 100,000 batches; older records are dropped without a word. For trying things
-out and for tests; not for load tests or anything that must survive a restart.";
+(compressed), or 100,000 batches; older records are dropped without a word. That is 23,000 log
+lines sent one by one, up to 140,000 in large batches. For trying things out and for tests; not
+for anything that must survive a restart.";
 
 /// Writes realistic, labelled log events to Kafka or to a file, and holds the embedded broker.
 ///
