@@ -1,5 +1,8 @@
 //! Running sinks: a mock broker, an alarm file of one's own, and the acks that come back.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -11,7 +14,7 @@ use logguard::{
     clock::Clock,
     secret::Secret,
     sink::{
-        ACKS_QUEUE_MAX, Ack, CloseReport, Sinks, SinksConfig, SinksSetup, SinkMetrics, WindowJob,
+        ACKS_QUEUE_MAX, Ack, CloseReport, SinkMetrics, Sinks, SinksConfig, SinksSetup, WindowJob,
         store::{Store, StoreConfig},
     },
 };
@@ -22,7 +25,7 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 
-use super::TestDatabase;
+use crate::common::TestDatabase;
 
 /// Far longer than anything here takes: reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +38,7 @@ pub(crate) struct Harness {
     pub(crate) alarm_file: PathBuf,
     pub(crate) store: Option<Store>,
     brokers: String,
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    pub(crate) cluster: MockCluster<'static, DefaultProducerContext>,
     _dir: tempfile::TempDir,
 }
 
@@ -88,7 +91,7 @@ impl Harness {
             alarm_file: config.alarm_file.path,
             store,
             brokers,
-            _cluster: cluster,
+            cluster,
             _dir: dir,
         }
     }

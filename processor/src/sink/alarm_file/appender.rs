@@ -182,11 +182,12 @@ impl Appender {
                 open.read_to = 0;
             }
             let scan = scan(&open.file, open.read_to, length, &mut self.known)?;
-            open.read_to = scan.complete_to();
             let Some(torn) = scan.torn() else {
+                open.read_to = scan.complete_to();
                 open.torn = false;
                 return Ok(());
             };
+            // What was read is read again then: a torn sample has to find its alarm.
             open.torn = true;
             if !locked {
                 return Ok(());
