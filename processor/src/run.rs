@@ -1,5 +1,5 @@
 //! `logguard run`: starts every part of the live processor, waits for a signal or a failure, and
-//! stops the parts in order.
+//! stops the parts in order. `logguard migrate` is here too: it prepares what `run` needs.
 //!
 //! ```text
 //! model, store, sinks, HTTP ─► consumer thread (worker) ─► signal ─► drain ─► sinks closed ─► exit
@@ -8,16 +8,21 @@
 //! A part that ends by itself ends the process: a processor without its consumer must not linger.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    io::Write,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
 use crossbeam_channel::bounded;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
 
 use crate::{
+    cli::MigrateArgs,
     clock::Clock,
     config::Config,
     health::{self, Health},
@@ -26,18 +31,11 @@ use crate::{
     pipeline::Shared,
     recovery::RecoveryDesk,
     shutdown::Shutdown,
-    sink::{ACKS_MAX, Sinks, Store},
-    source::{self, SourceError, SourceReport},
     worker::{Worker, WorkerParts, WorkerSettings},
 };
 
 /// How long the sinks may take to write what they hold once the consumer has stopped.
 const SINKS_CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// Tokio threads: the sinks wait far more than they compute.
+const RUNTIME_THREADS: usize = 2;
 
-/// Runs until a signal asks to stop.
-///
-/// # Errors
-/// Returns an error if a dependency cannot be reached at the start, or if a part fails for good.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    todo!()
-}

@@ -25,8 +25,11 @@ use crate::{
     metrics::PipelineMetrics,
     model::ScoredWindow,
     pipeline::{PartitionPipeline, Shared, Step},
-    recovery::{Recovery, RecoveryDesk},
-    sink::{Ack, AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, Sinks, WindowJob},
+    recovery::{Known, Recovery, RecoveryDesk},
+    sink::{
+        Ack, AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, Sinks, WindowJob,
+        store::RecoveredStream,
+    },
     source::{CommitMetadata, CommitPoint, PartitionLedger, RawRecord, RecordHandler, StartPoint},
     window::{FinalBy, Recovered, WindowConfig},
 };
@@ -87,8 +90,9 @@ struct Running {
     idle_since: Option<Instant>,
     /// Windows up to this start were written as provisional because the partition is idle.
     provisional_through: Option<EventTime>,
-    /// Only provisional rows are still on their way: their acks are none of the ledger's.
-    finishing: bool,
+    /// The store could not be asked: rows are provisional and nothing is committed, until it
+    /// answers and everything is read again.
+    cold: bool,
 }
 
 /// Implements [`RecordHandler`] for `run`.
@@ -156,6 +160,10 @@ impl Worker {
         }
     }
 
+    fn running(&mut self, partition: &TopicPartition) -> Option<&mut Running> {
+        self.lanes.get_mut(partition)?.running.as_mut()
+    }
+
     /// Carries what the pipeline of `partition` brought about to ledger and outbox.
     fn carry(&mut self, partition: &TopicPartition, payload: Option<&[u8]>) {
         let Some(lane) = self.lanes.get_mut(partition) else { return };
@@ -204,8 +212,6 @@ impl Worker {
         for (slot, acks) in slots {
             running.ledger.window_closed(slot, acks);
         }
-        let windower = running.pipeline.windower();
-        running.ledger.progress(windower.max_event_time(), windower.closed_through());
     }
 
     fn take_acks(&mut self) {
@@ -229,10 +235,9 @@ impl Worker {
                 self.rewinds.push(partition.clone());
                 return;
             }
-            Ack::Window { window_start, .. } if !running.finishing => {
-                running.ledger.window_acked(*window_start);
-            }
-            Ack::Window { .. } => {}
+            // Rows of open windows are replaced by the final ones, which the ledger waits for.
+            Ack::Window { provisional: true, .. } => {}
+            Ack::Window { window_start, .. } => running.ledger.window_acked(*window_start),
             Ack::Letter { offset, .. } => running.ledger.letter_acked(*offset),
         }
         running.outstanding = running.outstanding.saturating_sub(1);
@@ -245,20 +250,32 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, recovery: Recovery) {
-        let partition = recovery.partition;
-        let Some(lane) = self
-            .lanes
-            .get_mut(&partition)
-            .filter(|lane| lane.assignment == recovery.assignment && lane.running.is_none())
-        else {
+    fn start(&mut self, Recovery { partition, assignment, known }: Recovery) {
+        let lane = self.lanes.get_mut(&partition).filter(|lane| lane.assignment == assignment);
+        let Some(lane) = lane else { return };
+        if lane.running.is_some() {
+            tracing::info!(%partition, "the store is back; reading again from the last commit");
+            lane.running = None;
+            self.rewinds.push(partition);
             return;
+        }
+        let (cold, fence, known) = match known {
+            Known::Claimed { fence, streams } => (false, fence, streams),
+            Known::Unreachable => (true, 0, Vec::new()),
         };
+        if cold {
+            tracing::error!(
+                %partition,
+                "the store does not answer: starting without baselines; alarms flow, rows are \
+                 provisional, offsets wait"
+            );
+        }
         let metadata = lane.start.metadata.unwrap_or_default();
-        let (streams, baselines) = recovery
-            .streams
+        let (streams, baselines) = known
             .into_iter()
-            .map(|(name, state)| ((name.clone(), state.progress), (name, state.baseline)))
+            .map(|RecoveredStream { service, state, .. }| {
+                ((service.clone(), state.progress), (service, state.baseline))
+            })
             .unzip();
         let recovered = Recovered {
             max_event_time: metadata.max_event_time,
@@ -273,16 +290,14 @@ impl Worker {
         lane.running = Some(Running {
             pipeline,
             ledger: PartitionLedger::new(lane.start.next, metadata, window.length_ms),
-            fence: recovery.fence,
+            fence,
             outstanding: 0,
             committed: (lane.start.next, metadata),
             idle_since: None,
             provisional_through: None,
-            finishing: false,
+            cold,
         });
-        tracing::info!(
-            %partition, offset = lane.start.next.0, fence = recovery.fence, "partition starts"
-        );
+        tracing::info!(%partition, offset = lane.start.next.0, fence, "partition starts");
         self.carry(&partition, None);
         self.ready.push(partition);
     }
@@ -373,7 +388,14 @@ impl Worker {
         let Some(time) = clock_of(running, idle_for) else { return };
         tracing::info!(%partition, ?idle_for, "idle: its open windows become final");
         running.pipeline.close_idle(&mut self.shared, time, &mut self.steps);
+        let windower = running.pipeline.windower();
+        let (max_event_time, closed_through) =
+            (windower.max_event_time(), windower.closed_through());
         self.carry(partition, None);
+        if let Some(running) = self.running(partition) {
+            // Nothing was read: the position stays, and the ledger never moves it back.
+            running.ledger.advance(NextOffset(0), max_event_time, closed_through);
+        }
     }
 
     /// Writes the windows of an idle partition that are due by its clock, as provisional rows.
@@ -409,7 +431,6 @@ impl Worker {
     fn submit_open(&mut self) {
         for lane in self.lanes.values_mut() {
             let Some(running) = &mut lane.running else { continue };
-            running.finishing = true;
             for scored in running.pipeline.score_open(&mut self.shared) {
                 let job = WindowJob {
                     scored: Arc::new(scored),
@@ -455,22 +476,20 @@ impl RecordHandler for Worker {
         running.idle_since = None;
         running.pipeline.record(&mut self.shared, record, &mut self.steps);
         self.metrics.read();
-        if self.steps.is_empty() {
-            let max_event_time = running.pipeline.windower().max_event_time();
-            running.ledger.advance(NextOffset::after(record.offset), max_event_time);
-            return;
+        let windower = running.pipeline.windower();
+        let (max_event_time, closed_through) =
+            (windower.max_event_time(), windower.closed_through());
+        if !self.steps.is_empty() {
+            self.carry(partition, record.payload);
         }
-        self.carry(partition, record.payload);
-        if let Some(running) = self.lanes.get_mut(partition).and_then(|lane| lane.running.as_mut())
-        {
-            let max_event_time = running.pipeline.windower().max_event_time();
-            running.ledger.advance(NextOffset::after(record.offset), max_event_time);
+        if let Some(running) = self.running(partition) {
+            let next = NextOffset::after(record.offset);
+            running.ledger.advance(next, max_event_time, closed_through);
         }
     }
 
     fn caught_up(&mut self, partition: &TopicPartition) {
-        if let Some(running) = self.lanes.get_mut(partition).and_then(|lane| lane.running.as_mut())
-        {
+        if let Some(running) = self.running(partition) {
             running.idle_since.get_or_insert_with(Instant::now);
         }
     }
@@ -495,7 +514,7 @@ impl RecordHandler for Worker {
         self.lanes.retain(|partition, lane| {
             if let Some(running) = &mut lane.running {
                 let point = running.ledger.commit_point();
-                if point != running.committed {
+                if point != running.committed && !running.cold {
                     running.committed = point;
                     let (next, metadata) = point;
                     points.push(CommitPoint { partition: partition.clone(), next, metadata });

@@ -11,7 +11,9 @@ mod json;
 mod mask;
 mod template;
 
-pub use json::{PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp};
+pub use json::{
+    PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp,
+};
 pub use mask::{MaskError, MaskRule, Masker};
 pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
 

@@ -10,14 +10,20 @@
 //! A sink acknowledges only what is durable. Sinks are idempotent: the same window may come again.
 
 mod ack;
+pub mod alarm_file;
+pub mod dead_letter;
+mod front;
 mod metrics;
 pub mod migrate;
+mod producer;
+pub mod results;
 pub mod retry;
 pub mod store;
 mod summary;
 
 use std::sync::Arc;
 
+pub use front::{ACKS_QUEUE_MAX, CloseReport, SinkError, Sinks, SinksConfig, SinksSetup};
 pub use metrics::{SinkLabel, SinkMeter, SinkMetrics};
 
 use crate::{

@@ -4,6 +4,11 @@
 //! itself; with `LOGGUARD_TEST_REQUIRE_SERVICES=1` (as in CI) a missing address is a failure, so
 //! that nothing is skipped there unnoticed.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::expect_used,
+    clippy::string_slice,
+    reason = "tests fail by panicking"
+)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

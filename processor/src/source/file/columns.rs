@@ -65,7 +65,12 @@ fn listed(names: &[String]) -> String {
     let mut listed: Vec<String> = names
         .iter()
         .take(LISTED_MAX)
-        .map(|name| format!("`{}`", name.chars().take(40).collect::<String>().escape_debug()))
+        .map(|name| {
+            format!(
+                "`{}`",
+                name.chars().take(40).collect::<String>().escape_debug()
+            )
+        })
         .collect();
     if names.len() > LISTED_MAX {
         listed.push(format!("{} more", names.len() - LISTED_MAX));

@@ -32,6 +32,7 @@ impl CsvFile {
     pub(super) fn open(input: TextInput, options: &ReadOptions) -> Result<Self, FileError> {
         let name = input.name.clone();
         let mut records = Records::new(input, options.line_bytes_max);
+        records.recognise_separator()?;
         let header: Vec<String> = match records.next()? {
             Cut::Record { .. } => records
                 .row()
@@ -142,9 +143,13 @@ impl<'a> Row<'a> {
 /// What lies at the reading position.
 enum Cut {
     /// A record from there to `Records::end`; its first line ends before `first_line`.
-    Record { first_line: usize },
+    Record {
+        first_line: usize,
+    },
     /// No record within the cap. As much of its first line as is held ends before `first_line`.
-    TooLong { first_line: usize },
+    TooLong {
+        first_line: usize,
+    },
     End,
 }
 
@@ -186,12 +191,18 @@ impl Records {
         }
     }
 
+    /// Chooses the separator by the first line, before anything else is read.
+    fn recognise_separator(&mut self) -> Result<(), FileError> {
+        while !self.at_end_of_file && self.raw.len() <= self.bytes_max && !self.raw.contains(&b'\n')
+        {
+            self.fill()?;
+        }
+        self.parser = parser_for(&self.raw);
+        Ok(())
+    }
+
     /// Finds the record at the reading position, which other calls move on.
     fn next(&mut self) -> Result<Cut, FileError> {
-        if self.raw.is_empty() && !self.at_end_of_file {
-            self.fill()?;
-            self.parser = parser_for(&self.raw);
-        }
         self.skip_blank_lines()?;
         self.parser.reset();
         (self.end, self.text_len, self.ends_len) = (self.start, 0, 0);
@@ -264,7 +275,10 @@ impl Records {
     fn skip_blank_lines(&mut self) -> Result<(), FileError> {
         loop {
             let rest = &self.raw[self.start..];
-            let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let blank = rest
+                .iter()
+                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+                .count();
             self.advance(self.start + blank);
             if self.start < self.raw.len() || self.at_end_of_file {
                 return Ok(());
@@ -298,7 +312,8 @@ impl Records {
         self.start = 0;
         self.raw.resize(held + CHUNK_BYTES, 0);
         let read = read_some(&mut self.input.reader, &mut self.raw[held..]);
-        self.raw.truncate(held + read.as_ref().copied().unwrap_or_default());
+        self.raw
+            .truncate(held + read.as_ref().copied().unwrap_or_default());
         match read {
             Ok(read) => self.at_end_of_file = read == 0,
             Err(error) => return Err(self.input.damaged(self.line, error)),

@@ -162,10 +162,19 @@ impl Compression {
     fn of(magic: &[u8]) -> Result<Self, &'static str> {
         const NOT_READ: [(&[u8], &str); 7] = [
             (b"PAR1", "parquet cannot be read from a pipe; give its path"),
-            (b"\xfd7zXZ\0", "it is compressed with xz; decompress it or use gzip or zstd"),
-            (b"BZh", "it is compressed with bzip2; decompress it or use gzip or zstd"),
+            (
+                b"\xfd7zXZ\0",
+                "it is compressed with xz; decompress it or use gzip or zstd",
+            ),
+            (
+                b"BZh",
+                "it is compressed with bzip2; decompress it or use gzip or zstd",
+            ),
             (b"PK\x03\x04", "it is a zip archive; unpack it"),
-            (b"\x04\"M\x18", "it is compressed with lz4; decompress it or use gzip or zstd"),
+            (
+                b"\x04\"M\x18",
+                "it is compressed with lz4; decompress it or use gzip or zstd",
+            ),
             (b"\xff\xfe", "it is UTF-16 text; convert it to UTF-8"),
             (b"\xfe\xff", "it is UTF-16 text; convert it to UTF-8"),
         ];
@@ -184,7 +193,10 @@ impl Compression {
 
 /// Tells JSON lines from CSV: by the name, else by the first character.
 fn text_format(path: &Path, head: &[u8]) -> Result<FileFormat, &'static str> {
-    let head = head.strip_prefix(UTF8_MARK).unwrap_or(head).trim_ascii_start();
+    let head = head
+        .strip_prefix(UTF8_MARK)
+        .unwrap_or(head)
+        .trim_ascii_start();
     if head.first() == Some(&b'[') {
         return Err("it is a JSON array; write one object per line (jq -c '.[]')");
     }
@@ -195,9 +207,7 @@ fn text_format(path: &Path, head: &[u8]) -> Result<FileFormat, &'static str> {
     };
     if has_extension(&inner, &["csv", "tsv"]) {
         Ok(FileFormat::Csv)
-    } else if head.first() == Some(&b'{')
-        || has_extension(&inner, &["json", "jsonl", "ndjson"])
-    {
+    } else if head.first() == Some(&b'{') || has_extension(&inner, &["json", "jsonl", "ndjson"]) {
         Ok(FileFormat::JsonLines)
     } else {
         Ok(FileFormat::Csv)
@@ -207,7 +217,11 @@ fn text_format(path: &Path, head: &[u8]) -> Result<FileFormat, &'static str> {
 fn has_extension(path: &Path, known: &[&str]) -> bool {
     path.extension()
         .and_then(OsStr::to_str)
-        .is_some_and(|extension| known.iter().any(|name| extension.eq_ignore_ascii_case(name)))
+        .is_some_and(|extension| {
+            known
+                .iter()
+                .any(|name| extension.eq_ignore_ascii_case(name))
+        })
 }
 
 /// Counts the bytes that pass.

@@ -69,7 +69,9 @@ impl JsonLinesFile {
 /// Reads the next line into `buffer`, holding at most `bytes_max` (and its line feed) of it.
 fn read_line(reader: &mut dyn BufRead, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<Line> {
     buffer.clear();
-    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(bytes_max)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     if Read::take(&mut *reader, limit).read_until(b'\n', buffer)? == 0 {
         return Ok(Line::EndOfFile);
     }

@@ -1,6 +1,11 @@
 //! Parquet: the needed columns, in batches of rows, straight from the column readers.
 
-use std::{fs::File, sync::Arc};
+use std::{
+    fs::File,
+    ops::ControlFlow,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
 
 use parquet::{
     basic::{ConvertedType, LogicalType, TimeUnit, Type as PhysicalType},
@@ -31,6 +36,8 @@ pub(super) struct ParquetFile {
     file: OpenFile,
     columns: Columns,
     progress: Arc<ReadProgress>,
+    /// Rows delivered.
+    rows: u64,
 }
 
 struct OpenFile(SerializedFileReader<File>);
@@ -48,16 +55,20 @@ impl ParquetFile {
         options: &ReadOptions,
         progress: &Arc<ReadProgress>,
     ) -> Result<Self, FileError> {
-        let file = SerializedFileReader::new(file).map_err(|error| FileError::Damaged {
-            name: name.to_owned(),
-            position: "its footer, so that no row can be read".to_owned(),
-            source: Box::new(error),
-        })?;
+        let file =
+            guarded(|| SerializedFileReader::new(file)).map_err(|error| FileError::Damaged {
+                name: name.to_owned(),
+                position: "its footer, so that no row can be read".to_owned(),
+                source: Box::new(error),
+            })?;
         let metadata = file.metadata().file_metadata();
         progress.set_total(u64::try_from(metadata.num_rows()).unwrap_or_default());
         // Nested and repeated columns have no single value per row: their names never match.
         let descriptions = metadata.schema_descr().columns();
-        let names: Vec<String> = descriptions.iter().map(|column| column.path().string()).collect();
+        let names: Vec<String> = descriptions
+            .iter()
+            .map(|column| column.path().string())
+            .collect();
         let columns = Columns::find(name, &names, &options.label_column)?;
         check_types(name, descriptions, &columns)?;
         Ok(Self {
@@ -65,41 +76,74 @@ impl ParquetFile {
             file: OpenFile(file),
             columns,
             progress: Arc::clone(progress),
+            rows: 0,
         })
     }
 
     /// Delivers every row.
-    pub(super) fn read(self, delivery: &mut Delivery<'_, '_>) -> Result<(), FileError> {
-        let mut rows_before = 0;
+    pub(super) fn read(mut self, delivery: &mut Delivery<'_, '_>) -> Result<(), FileError> {
         for group in 0..self.file.0.num_row_groups() {
-            let damaged = |rows_before: u64, source: ParquetError| FileError::Damaged {
-                name: self.name.clone(),
-                position: format!(
-                    "row {} of {} (row group {group})",
-                    rows_before + 1,
-                    self.progress.total().unwrap_or_default()
-                ),
-                source: Box::new(source),
-            };
-            let mut batch =
-                Batch::open(&self.file.0, group, &self.columns).map_err(|e| damaged(rows_before, e))?;
-            loop {
-                let (rows, result) = batch.next();
-                for _ in 0..rows {
-                    rows_before += 1;
-                    if delivery.deliver(rows_before, batch.row()).is_break() {
-                        return Ok(());
-                    }
-                }
-                self.progress.add(rows as u64);
-                result.map_err(|error| damaged(rows_before, error))?;
-                if rows == 0 {
-                    break;
+            let rows_before = self.rows;
+            let mut read = self.read_group(group, 0, BATCH_ROWS, delivery);
+            if read.is_err() {
+                // A batch with damage in it gives no rows at all: those before the damage are had
+                // by going there once more, in steps of one row.
+                let skip = usize::try_from(self.rows - rows_before).unwrap_or(usize::MAX);
+                read = self.read_group(group, skip, 1, delivery);
+            }
+            match read {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                Err(source) => {
+                    let (row, rows) = (self.rows + 1, self.progress.total().unwrap_or_default());
+                    return Err(FileError::Damaged {
+                        name: self.name,
+                        position: format!("row {row} of {rows} (row group {group})"),
+                        source: Box::new(source),
+                    });
                 }
             }
         }
         Ok(())
     }
+
+    /// Delivers the rows of a row group behind its first `skip`, `batch_rows` at a time.
+    fn read_group(
+        &mut self,
+        group: usize,
+        skip: usize,
+        batch_rows: usize,
+        delivery: &mut Delivery<'_, '_>,
+    ) -> Result<ControlFlow<()>, ParquetError> {
+        let mut batch = guarded(|| {
+            let mut batch = Batch::open(&self.file.0, group, &self.columns)?;
+            batch.skip(skip)?;
+            Ok(batch)
+        })?;
+        loop {
+            let rows = guarded(|| batch.next(batch_rows))?;
+            if rows == 0 {
+                return Ok(ControlFlow::Continue(()));
+            }
+            self.progress.add(rows as u64);
+            for _ in 0..rows {
+                self.rows += 1;
+                if delivery.deliver(self.rows, batch.row()).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+    }
+}
+
+/// Calls the decoder, which panics on some damaged pages (a run length beyond the page's end, for
+/// one): that must not end a command whose other files are fine. What it worked on is dropped.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(ParquetError::General(
+            "the decoder gave up on a damaged page".to_owned(),
+        ))
+    })
 }
 
 fn check_types(
@@ -114,7 +158,11 @@ fn check_types(
     const TIME: &[PhysicalType] = &[BYTE_ARRAY, INT64, INT96, DOUBLE];
     const LABEL: &[PhysicalType] = &[BYTE_ARRAY, BOOLEAN, INT32, INT64, FLOAT, DOUBLE];
     let needed = [
-        (Some(columns.timestamp), TIME, "text, a timestamp or a number"),
+        (
+            Some(columns.timestamp),
+            TIME,
+            "text, a timestamp or a number",
+        ),
         (Some(columns.message), TEXT, "text"),
         (columns.level, TEXT, "text"),
         (columns.service, TEXT, "text"),
@@ -168,25 +216,35 @@ impl Batch {
         })
     }
 
-    /// Reads the next batch; returns the rows that all columns have, also if one is damaged.
-    fn next(&mut self) -> (usize, Result<(), ParquetError>) {
-        let mut rows = usize::MAX;
-        let mut result = Ok(());
+    fn columns(&mut self) -> impl Iterator<Item = &mut Column> {
+        let needed = [&mut self.time, &mut self.message];
         let optional = [
             &mut self.level,
             &mut self.service,
             &mut self.label,
             &mut self.anomaly_type,
         ];
-        let needed = [&mut self.time, &mut self.message];
-        for column in needed.into_iter().chain(optional.into_iter().flatten()) {
-            let read = column.read_batch();
-            rows = rows.min(column.rows());
-            if result.is_ok() {
-                result = read;
+        needed
+            .into_iter()
+            .chain(optional.into_iter().filter_map(Option::as_mut))
+    }
+
+    fn skip(&mut self, rows: usize) -> Result<(), ParquetError> {
+        self.columns().try_for_each(|column| column.skip(rows))
+    }
+
+    /// Reads the next batch of at most `batch_rows`; returns how many there are, 0 at the end.
+    fn next(&mut self, batch_rows: usize) -> Result<usize, ParquetError> {
+        let mut rows = None;
+        for column in self.columns() {
+            let read = column.read_batch(batch_rows)?;
+            if *rows.get_or_insert(read) != read {
+                return Err(ParquetError::General(
+                    "the columns of a row group have unequal lengths".to_owned(),
+                ));
             }
         }
-        (rows, result)
+        Ok(rows.unwrap_or_default())
     }
 
     /// Returns the next row of the batch.
@@ -199,7 +257,10 @@ impl Batch {
                 clippy::cast_possible_truncation,
                 reason = "the cast saturates, from_millis checks"
             )]
-            Cell::Float(seconds) => TimeCell::Number(EventTime::from_millis((seconds * 1e3) as i64)),
+            Cell::Float(seconds) if seconds.is_finite() => {
+                TimeCell::Number(EventTime::from_millis((seconds * 1e3) as i64))
+            }
+            Cell::Float(_) => TimeCell::NotANumber,
             Cell::Bytes(text) => TimeCell::Text(text),
         };
         let message = self.message.next().bytes();
@@ -207,9 +268,15 @@ impl Batch {
             time,
             message,
             level: self.level.as_mut().and_then(|column| column.next().bytes()),
-            service: self.service.as_mut().and_then(|column| column.next().bytes()),
+            service: self
+                .service
+                .as_mut()
+                .and_then(|column| column.next().bytes()),
             label: self.label.as_mut().and_then(|column| column.next().label()),
-            anomaly_type: self.anomaly_type.as_mut().and_then(|column| column.next().bytes()),
+            anomaly_type: self
+                .anomaly_type
+                .as_mut()
+                .and_then(|column| column.next().bytes()),
         };
         cells.into_row(message.unwrap_or_default())
     }
@@ -271,19 +338,6 @@ impl Values {
         }
     }
 
-    const fn len(&self) -> usize {
-        match self {
-            Self::Bool(values) => values.len(),
-            Self::Int32(values) => values.len(),
-            Self::Int64(values) => values.len(),
-            Self::Int96(values) => values.len(),
-            Self::Float(values) => values.len(),
-            Self::Double(values) => values.len(),
-            Self::Bytes(values) => values.len(),
-            Self::Fixed(values) => values.len(),
-        }
-    }
-
     fn cell(&self, index: usize, unit: Option<TimeUnit>) -> Option<Cell<'_>> {
         Some(match self {
             Self::Bool(values) => Cell::Bool(*values.get(index)?),
@@ -295,7 +349,9 @@ impl Values {
                     Some(unit) => Cell::Time(EventTime::from_millis(millis(value, unit))),
                 }
             }
-            Self::Int96(values) => Cell::Time(EventTime::from_millis(values.get(index)?.to_millis())),
+            Self::Int96(values) => {
+                Cell::Time(EventTime::from_millis(values.get(index)?.to_millis()))
+            }
             Self::Float(values) => Cell::Float(f64::from(*values.get(index)?)),
             Self::Double(values) => Cell::Float(*values.get(index)?),
             Self::Bytes(values) => Cell::Bytes(values.get(index)?.data()),
@@ -337,42 +393,39 @@ impl Column {
         }
     }
 
-    fn read_batch(&mut self) -> Result<(), ParquetError> {
+    /// Reads the next batch of at most `rows`; returns how many rows there are.
+    fn read_batch(&mut self, rows: usize) -> Result<usize, ParquetError> {
         (self.next_row, self.next_value) = (0, 0);
         self.levels.clear();
-        let levels = &mut self.levels;
+        let batch = (&mut self.levels, rows);
         match (&mut self.reader, &mut self.values) {
-            (ColumnReader::BoolColumnReader(from), Values::Bool(to)) => fill(from, levels, to),
-            (ColumnReader::Int32ColumnReader(from), Values::Int32(to)) => fill(from, levels, to),
-            (ColumnReader::Int64ColumnReader(from), Values::Int64(to)) => fill(from, levels, to),
-            (ColumnReader::Int96ColumnReader(from), Values::Int96(to)) => fill(from, levels, to),
-            (ColumnReader::FloatColumnReader(from), Values::Float(to)) => fill(from, levels, to),
-            (ColumnReader::DoubleColumnReader(from), Values::Double(to)) => fill(from, levels, to),
-            (ColumnReader::ByteArrayColumnReader(from), Values::Bytes(to)) => {
-                fill(from, levels, to)
-            }
+            (ColumnReader::BoolColumnReader(from), Values::Bool(to)) => fill(from, to, batch),
+            (ColumnReader::Int32ColumnReader(from), Values::Int32(to)) => fill(from, to, batch),
+            (ColumnReader::Int64ColumnReader(from), Values::Int64(to)) => fill(from, to, batch),
+            (ColumnReader::Int96ColumnReader(from), Values::Int96(to)) => fill(from, to, batch),
+            (ColumnReader::FloatColumnReader(from), Values::Float(to)) => fill(from, to, batch),
+            (ColumnReader::DoubleColumnReader(from), Values::Double(to)) => fill(from, to, batch),
+            (ColumnReader::ByteArrayColumnReader(from), Values::Bytes(to)) => fill(from, to, batch),
             (ColumnReader::FixedLenByteArrayColumnReader(from), Values::Fixed(to)) => {
-                fill(from, levels, to)
+                fill(from, to, batch)
             }
             // `Values::of` chose the buffer by the reader's type, so there is no other pair.
-            _ => Ok(()),
+            _ => Ok(0),
         }
     }
 
-    /// Returns how many rows of the batch are whole: a damaged page may leave levels without
-    /// their values.
-    fn rows(&self) -> usize {
-        if self.level_present == 0 {
-            return self.values.len();
+    fn skip(&mut self, rows: usize) -> Result<(), ParquetError> {
+        match &mut self.reader {
+            ColumnReader::BoolColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int32ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int64ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int96ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::FloatColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::DoubleColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::ByteArrayColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => reader.skip_records(rows),
         }
-        let mut values = 0;
-        self.levels
-            .iter()
-            .take_while(|level| {
-                values += usize::from(**level == self.level_present);
-                values <= self.values.len()
-            })
-            .count()
+        .map(drop)
     }
 
     /// Returns the value of the next row; null behind the end of the batch.
@@ -392,13 +445,12 @@ impl Column {
 
 fn fill<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
-    levels: &mut Vec<i16>,
     values: &mut Vec<T::T>,
-) -> Result<(), ParquetError> {
+    (levels, rows): (&mut Vec<i16>, usize),
+) -> Result<usize, ParquetError> {
     values.clear();
-    reader
-        .read_records(BATCH_ROWS, Some(levels), None, values)
-        .map(drop)
+    let (rows, _, _) = reader.read_records(rows, Some(levels), None, values)?;
+    Ok(rows)
 }
 
 fn time_unit(description: &ColumnDescPtr) -> Option<TimeUnit> {

@@ -18,6 +18,7 @@ pub(super) enum TimeCell<'a> {
     Text(&'a [u8]),
     /// A number, already converted; `None` if it lies outside the years 1 to 9999.
     Number(Option<EventTime>),
+    NotANumber,
 }
 
 /// The cells that are read of a row; `None` for null or a missing column.
@@ -49,7 +50,9 @@ impl<'a> Cells<'a> {
     }
 
     fn event(&self) -> Result<LogEvent<'a>, Rejected> {
-        let message = self.message.ok_or_else(|| rejected(RejectReason::NoMessage, ""))?;
+        let message = self
+            .message
+            .ok_or_else(|| rejected(RejectReason::NoMessage, ""))?;
         if message.len() > PAYLOAD_BYTES_MAX {
             let detail = format!(
                 "message of {} bytes, at most {PAYLOAD_BYTES_MAX} are read",
@@ -71,9 +74,9 @@ impl<'a> Cells<'a> {
     fn event_time(&self) -> Result<EventTime, Rejected> {
         match self.time {
             TimeCell::Missing => Err(rejected(RejectReason::NoTimestamp, "")),
-            TimeCell::Number(time) => time.ok_or_else(|| {
-                rejected(RejectReason::BadTimestamp, "outside the years 1 to 9999")
-            }),
+            TimeCell::Number(time) => time
+                .ok_or_else(|| rejected(RejectReason::BadTimestamp, "outside the years 1 to 9999")),
+            TimeCell::NotANumber => Err(rejected(RejectReason::BadTimestamp, "not a number")),
             TimeCell::Text(bytes) => {
                 let shown = text("timestamp", bytes)?;
                 parse_timestamp(shown).ok_or_else(|| {
