@@ -33,6 +33,8 @@ impl Tail {
     /// probability. Beyond survival `trusted` the sample is not believed: the tail goes on as it
     /// fell before.
     pub(super) fn fit(mut sample: Vec<Weighted>, total: f64, trusted: f64) -> Self {
+        // -0 and 0 are one value.
+        sample.iter_mut().for_each(|(value, _)| *value += 0.0);
         sample.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let mut above = 0.0;
         let mut knots: Vec<(f64, f64)> = Vec::new();

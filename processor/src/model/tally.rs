@@ -121,6 +121,10 @@ impl Tally {
         for ((moments, count), &(service, template)) in
             self.moments.iter().zip(&self.pairs).zip(keys)
         {
+            // Keys may run ahead of the counts: a pair that has not come yet says nothing.
+            if count.lines == 0 {
+                continue;
+            }
             let service = &self.services[service as usize];
             #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
             let excess = excess(count.lines as f64, moments.squares, moments.cross, service);
