@@ -1,24 +1,393 @@
-//! JSON payload to [`LogEvent`].
+//! JSON payload to [`LogEvent`], borrowing text from the payload wherever JSON allows it.
+//!
+//! Lenient where producers differ harmlessly (a numeric timestamp, a boolean label, a level in
+//! another case), strict where a guess would change a result (no message, an unreadable time).
 
-use super::Rejected;
-use crate::event::{EventTime, LogEvent};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
-/// Longest payload decoded, in bytes.
+use chrono::{DateTime, NaiveDateTime};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+
+use super::{RejectReason, Rejected};
+use crate::event::{EventTime, Level, LogEvent};
+
+/// Longest payload decoded, in bytes. Brokers refuse more by default; a line that long is a dump,
+/// not a log line.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Longest service name kept, in bytes; longer ones are cut. Names ride in every row key.
+pub const SERVICE_BYTES_MAX: usize = 256;
+
+/// The event as it stands in JSON; unknown fields are ignored.
+#[derive(Deserialize)]
+struct EventJson<'a> {
+    #[serde(borrow, default)]
+    timestamp: Option<Scalar<'a>>,
+    #[serde(borrow, default)]
+    level: Option<Scalar<'a>>,
+    #[serde(borrow, default)]
+    service: Option<Scalar<'a>>,
+    #[serde(borrow, default)]
+    message: Option<Scalar<'a>>,
+    #[serde(borrow, default)]
+    is_anomaly: Option<Scalar<'a>>,
+}
 
 /// Returns the event in `payload`; `record_time` stands in for a missing timestamp.
 ///
 /// # Errors
 /// Returns what is wrong with the record, for the dead-letter topic.
 pub fn decode(
-    _payload: Option<&[u8]>,
-    _record_time: Option<EventTime>,
+    payload: Option<&[u8]>,
+    record_time: Option<EventTime>,
 ) -> Result<LogEvent<'_>, Rejected> {
-    unimplemented!()
+    let payload = payload.ok_or_else(|| reject(RejectReason::Tombstone, ""))?;
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let detail = format!(
+            "{} bytes, at most {PAYLOAD_BYTES_MAX} are decoded",
+            payload.len()
+        );
+        return Err(reject(RejectReason::TooLarge, detail));
+    }
+    let event: EventJson<'_> =
+        serde_json::from_slice(payload).map_err(|error| match std::str::from_utf8(payload) {
+            Err(utf8) => reject(RejectReason::NotUtf8, utf8.to_string()),
+            Ok(_) => reject(RejectReason::NotJson, error.to_string()),
+        })?;
+    let message = event.message.and_then(Scalar::into_text);
+    let message = message.ok_or_else(|| reject(RejectReason::NoMessage, ""))?;
+    Ok(LogEvent {
+        time: event_time(event.timestamp, record_time)?,
+        level: level(event.level),
+        service: event
+            .service
+            .and_then(Scalar::into_text)
+            .map(cut_service)
+            .unwrap_or_default(),
+        message,
+        label: event.is_anomaly.and_then(label),
+    })
+}
+
+fn reject(reason: RejectReason, detail: impl Into<String>) -> Rejected {
+    Rejected {
+        reason,
+        detail: detail.into(),
+    }
+}
+
+fn event_time(
+    timestamp: Option<Scalar<'_>>,
+    record_time: Option<EventTime>,
+) -> Result<EventTime, Rejected> {
+    let (time, shown) = match timestamp {
+        None | Some(Scalar::Null) => {
+            return record_time.ok_or_else(|| reject(RejectReason::NoTimestamp, ""));
+        }
+        Some(Scalar::Text(text)) => (parse_timestamp(&text), text.into_owned()),
+        Some(Scalar::Integer(number)) => (from_epoch(number), number.to_string()),
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the cast saturates, from_millis checks"
+        )]
+        Some(Scalar::Float(seconds)) => (
+            EventTime::from_millis((seconds * 1e3) as i64),
+            seconds.to_string(),
+        ),
+        Some(Scalar::Bool(value)) => (None, value.to_string()),
+    };
+    time.ok_or_else(|| {
+        let shown: String = shown.chars().take(64).collect();
+        reject(
+            RejectReason::BadTimestamp,
+            format!("`{shown}` is in no known format"),
+        )
+    })
+}
+
+/// A level that is missing or not known counts as `INFO`: the line is worth more than its level.
+fn level(level: Option<Scalar<'_>>) -> Level {
+    level
+        .and_then(Scalar::into_text)
+        .and_then(|name| name.trim().parse().ok())
+        .unwrap_or(Level::Info)
+}
+
+fn cut_service(name: Cow<'_, str>) -> Cow<'_, str> {
+    if name.len() <= SERVICE_BYTES_MAX {
+        return name;
+    }
+    let end = name.floor_char_boundary(SERVICE_BYTES_MAX);
+    match name {
+        Cow::Borrowed(name) => Cow::Borrowed(&name[..end]),
+        Cow::Owned(mut name) => {
+            name.truncate(end);
+            Cow::Owned(name)
+        }
+    }
+}
+
+fn label(label: Scalar<'_>) -> Option<bool> {
+    match label {
+        Scalar::Bool(value) => Some(value),
+        Scalar::Integer(value) => Some(value != 0),
+        Scalar::Float(value) => Some(value != 0.0),
+        Scalar::Text(text) => parse_label(&text),
+        Scalar::Null => None,
+    }
+}
+
+/// Returns the label that `text` gives: `0`/`1`, `true`/`false`, or a number; `None` for anything
+/// else, so that a line without a readable label counts as unlabelled.
+#[must_use]
+pub fn parse_label(text: &str) -> Option<bool> {
+    let text = text.trim();
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ if text.eq_ignore_ascii_case("true") => Some(true),
+        _ if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => text
+            .parse::<f64>()
+            .ok()
+            .filter(|value| value.is_finite())
+            .map(|value| value != 0.0),
+    }
 }
 
 /// Returns the time that `text` gives, or `None` if it is in no known format.
+///
+/// Known: RFC 3339; the same without a zone (taken for UTC), with a space for the `T`, with a
+/// comma before the fraction; and Unix time in seconds, milliseconds, microseconds or nanoseconds,
+/// told apart by magnitude. Fractions of a millisecond are dropped.
 #[must_use]
-pub fn parse_timestamp(_text: &str) -> Option<EventTime> {
-    unimplemented!()
+pub fn parse_timestamp(text: &str) -> Option<EventTime> {
+    const WITHOUT_ZONE: [&str; 3] = [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S,%3f",
+    ];
+    let text = text.trim();
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return EventTime::from_millis(time.timestamp_millis());
+    }
+    if let Ok(number) = text.parse::<i64>() {
+        return from_epoch(number);
+    }
+    if let Ok(time) = DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z") {
+        return EventTime::from_millis(time.timestamp_millis());
+    }
+    WITHOUT_ZONE
+        .iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+        .and_then(|time| EventTime::from_millis(time.and_utc().timestamp_millis()))
+}
+
+/// Returns the time of a Unix time whose unit is told by its magnitude: a number of seconds is
+/// below 10^11 until the year 5138, one of milliseconds below 10^14, one of microseconds below
+/// 10^17. `None` outside the years 1 to 9999.
+#[must_use]
+pub fn from_epoch(number: i64) -> Option<EventTime> {
+    EventTime::from_millis(match number.unsigned_abs() {
+        0..100_000_000_000 => number * 1_000,
+        100_000_000_000..100_000_000_000_000 => number,
+        100_000_000_000_000..100_000_000_000_000_000 => number.div_euclid(1_000),
+        _ => number.div_euclid(1_000_000),
+    })
+}
+
+/// A JSON value that is not an object or array.
+enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Scalar<'a> {
+    fn into_text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Null => None,
+            Self::Bool(value) => Some(Cow::Owned(value.to_string())),
+            Self::Integer(value) => Some(Cow::Owned(value.to_string())),
+            Self::Float(value) => Some(Cow::Owned(value.to_string())),
+            Self::Text(text) => Some(text),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor(PhantomData))
+    }
+}
+
+struct ScalarVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for ScalarVisitor<'a> {
+    type Value = Scalar<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a number, a boolean or null")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Scalar::Integer(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Scalar::Integer(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Scalar::Float(value))
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reason(payload: &[u8]) -> RejectReason {
+        decode(Some(payload), None)
+            .expect_err("must be rejected")
+            .reason
+    }
+
+    fn time_of(text: &str) -> Option<String> {
+        parse_timestamp(text).map(|time| time.to_string())
+    }
+
+    #[test]
+    fn the_contract_event_is_decoded_without_copies() {
+        let payload = br#"{"timestamp":"2025-12-24T23:44:17.636Z","level":"WARN","service":"auth",
+            "message":"hello","is_anomaly":1,"extra":{"a":[1,2]}}"#;
+        let event = decode(Some(payload), None).unwrap();
+        assert_eq!(event.time.to_string(), "2025-12-24T23:44:17.636Z");
+        assert_eq!(event.level, Level::Warn);
+        assert!(matches!(event.service, Cow::Borrowed("auth")));
+        assert!(matches!(event.message, Cow::Borrowed("hello")));
+        assert_eq!(event.label, Some(true));
+    }
+
+    #[test]
+    fn timestamps_are_read_in_many_formats() {
+        let expected = Some("2025-12-24T23:44:17.636Z".to_owned());
+        for text in [
+            "2025-12-24T23:44:17.636Z",
+            "2025-12-24T23:44:17.636972Z",
+            "2025-12-25T00:44:17.636+01:00",
+            "2025-12-25T00:44:17.636+0100",
+            "2025-12-24 23:44:17.636",
+            "2025-12-24T23:44:17.636",
+            "2025-12-24 23:44:17,636",
+            "1766619857636",
+            "1766619857636972",
+            "1766619857636972123",
+        ] {
+            assert_eq!(time_of(text), expected, "{text}");
+        }
+        assert_eq!(
+            time_of("1766619857"),
+            Some("2025-12-24T23:44:17.000Z".to_owned())
+        );
+        for text in [
+            "",
+            "yesterday",
+            "2025-13-01T00:00:00Z",
+            "99999999999999999999",
+        ] {
+            assert_eq!(time_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_timestamp_takes_the_record_time() {
+        let record_time = EventTime::from_millis(5_000);
+        let event = decode(Some(br#"{"message":"x"}"#), record_time).unwrap();
+        assert_eq!(Some(event.time), record_time);
+        assert_eq!(event.level, Level::Info);
+        assert_eq!(event.service, "");
+        assert_eq!(event.label, None);
+        assert_eq!(reason(br#"{"message":"x"}"#), RejectReason::NoTimestamp);
+    }
+
+    #[test]
+    fn defects_are_told_apart() {
+        assert_eq!(
+            decode(None, None).unwrap_err().reason,
+            RejectReason::Tombstone
+        );
+        assert_eq!(reason(b"plain text"), RejectReason::NotJson);
+        assert_eq!(
+            reason(b"{\"message\":\"\xff\",\"timestamp\":1}"),
+            RejectReason::NotUtf8
+        );
+        assert_eq!(reason(br#"{"timestamp":1}"#), RejectReason::NoMessage);
+        assert_eq!(
+            reason(br#"{"timestamp":1,"message":null}"#),
+            RejectReason::NoMessage
+        );
+        assert_eq!(
+            reason(br#"{"timestamp":1,"message":{"a":1}}"#),
+            RejectReason::NotJson
+        );
+        assert_eq!(
+            reason(br#"{"timestamp":"soon","message":"x"}"#),
+            RejectReason::BadTimestamp
+        );
+        assert_eq!(
+            reason(&vec![b' '; PAYLOAD_BYTES_MAX + 1]),
+            RejectReason::TooLarge
+        );
+        let bomb = format!(
+            r#"{{"timestamp":1,"message":"x","z":{}"#,
+            "[".repeat(500_000)
+        );
+        assert_eq!(reason(bomb.as_bytes()), RejectReason::NotJson);
+    }
+
+    #[test]
+    fn long_service_names_are_cut_at_a_character() {
+        let payload = format!(
+            r#"{{"timestamp":1,"message":"x","service":"{}"}}"#,
+            "é".repeat(200)
+        );
+        let event = decode(Some(payload.as_bytes()), None).unwrap();
+        assert_eq!(event.service.len(), SERVICE_BYTES_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(payload: Vec<u8>) {
+            let _ = decode(Some(&payload), EventTime::from_millis(0));
+        }
+
+        #[test]
+        fn arbitrary_timestamps_never_panic(text: String, number: i64) {
+            let _ = parse_timestamp(&text);
+            let _ = from_epoch(number);
+        }
+    }
 }

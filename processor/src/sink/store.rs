@@ -177,7 +177,7 @@ WITH RECURSIVE claimed AS (
 ), newest AS (
   SELECT n.* FROM streams s CROSS JOIN LATERAL (
     SELECT r.service, r.model_checksum, r.state, r.window_start FROM anomaly_results r
-    WHERE r.stream = s.stream AND NOT r.provisional
+    WHERE r.stream = s.stream AND NOT r.provisional AND NOT r.gap
       AND r.window_start <= $4 AND r.window_start >= $4 - interval '48 hours'
     ORDER BY r.window_start DESC, r.window_end DESC LIMIT 1
   ) n

@@ -15,8 +15,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use content::{SAMPLES_MAX, ServiceCount, TemplateCount, WindowContent};
-pub use windower::{Placement, Recovered, StreamProgress, WindowConfig, Windower};
+pub use content::{
+    PAIRS_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX, SERVICES_MAX, ServiceCount, TemplateCount,
+    WindowContent,
+};
+pub use windower::{
+    EMPTY_ROWS_MAX, FORGET_AFTER_MS, OTHER_SERVICES, Placement, Recovered, STREAMS_MAX,
+    StreamProgress, WindowConfig, Windower,
+};
 
 use crate::event::{EventTime, OffsetSpan, StreamKey};
 
@@ -74,6 +80,9 @@ pub struct ClosedWindow {
     pub stream: StreamKey,
     /// Its time. A gap row spans all the empty windows it stands for.
     pub bounds: WindowBounds,
+    /// Start of the window whose closing brought this row about: its own start, but for a gap row
+    /// that of the window which ended the gap.
+    pub slot: EventTime,
     /// What its lines added up to; empty for windows without lines.
     pub content: Arc<WindowContent>,
     /// Where its lines stand in the partition; `None` for windows without lines.
@@ -82,6 +91,8 @@ pub struct ClosedWindow {
     pub final_by: FinalBy,
     /// It stands for a run of empty windows too long to list.
     pub gap: bool,
+    /// The first window of a stream that is new, or was forgotten: its baseline begins here.
+    pub first: bool,
     /// Reading began in its midst, so lines may be missing: it never replaces a final row.
     pub partial: bool,
     /// Where the stream stands after this window; rides in the row, read back on assignment.

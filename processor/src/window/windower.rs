@@ -1,11 +1,26 @@
 //! The windower: places records into windows and closes them as the watermark passes.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::GroupBy;
-use crate::event::{EventTime, TopicPartition};
+use super::{ClosedWindow, FinalBy, GroupBy, WindowBounds, WindowContent};
+use crate::{
+    decode::Template,
+    event::{EventTime, LogEvent, OffsetSpan, StreamKey, TopicPartition},
+};
+
+/// Empty windows listed one by one in a gap; the rest of the gap is one row.
+pub const EMPTY_ROWS_MAX: u32 = 10;
+/// A stream without lines for this long is forgotten, and begins anew when it comes back.
+pub const FORGET_AFTER_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Most streams told apart in one partition; the lines of further services share one stream.
+pub const STREAMS_MAX: usize = 10_000;
+/// Name of the stream that services beyond [`STREAMS_MAX`] share.
+pub const OTHER_SERVICES: &str = "(other)";
 
 /// How windows are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +60,556 @@ pub struct Recovered {
 /// Where a record went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Into an open window.
-    Counted,
+    /// Into an open window, which it may have been the first to open.
+    Counted {
+        /// Start of the window.
+        start: EventTime,
+        /// The record is the window's first.
+        opened: bool,
+    },
     /// Nowhere: its window was final.
     Late,
     /// Nowhere: its window was done before the restart and has counted it.
     AlreadyDone,
 }
 
+/// Windows by start; in each the streams by name (empty for the whole partition).
+type OpenWindows = BTreeMap<EventTime, HashMap<Arc<str>, OpenStream>>;
+
+#[derive(Debug)]
+struct OpenStream {
+    content: WindowContent,
+    span: OffsetSpan,
+}
+
+/// Windows whose lines may be incomplete because reading began in their midst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Partial {
+    No,
+    /// Decided by the first record that comes.
+    FromFirstRecord,
+    /// Windows up to this start.
+    Through(EventTime),
+}
+
 /// The windows of one partition.
 #[derive(Debug)]
 pub struct Windower {
-    #[allow(dead_code)]
     config: WindowConfig,
-    #[allow(dead_code)]
     partition: TopicPartition,
+    max_event_time: Option<EventTime>,
+    closed_through: Option<EventTime>,
+    done_before_restart: Option<EventTime>,
+    partial: Partial,
+    open: OpenWindows,
+    streams: BTreeMap<Arc<str>, StreamProgress>,
+}
+
+impl Windower {
+    /// Returns the windows of `partition` as they stand after `recovered`.
+    #[must_use]
+    pub fn new(config: WindowConfig, partition: TopicPartition, recovered: Recovered) -> Self {
+        let streams = recovered.streams.into_iter();
+        Self {
+            config,
+            partition,
+            max_event_time: recovered.max_event_time,
+            closed_through: recovered.done_through,
+            done_before_restart: recovered.done_through,
+            partial: if recovered.partial {
+                Partial::FromFirstRecord
+            } else {
+                Partial::No
+            },
+            open: BTreeMap::new(),
+            streams: streams
+                .map(|(service, progress)| (service.unwrap_or_else(|| "".into()), progress))
+                .collect(),
+        }
+    }
+
+    /// Returns the largest event time seen.
+    #[must_use]
+    pub fn max_event_time(&self) -> Option<EventTime> {
+        self.max_event_time
+    }
+
+    /// Returns the start of the last window that is closed; all before it are.
+    #[must_use]
+    pub fn closed_through(&self) -> Option<EventTime> {
+        self.closed_through
+    }
+
+    /// Returns the time up to which windows are final.
+    #[must_use]
+    pub fn watermark(&self) -> Option<EventTime> {
+        self.max_event_time
+            .map(|time| time.saturating_add(-self.config.lateness_ms))
+    }
+
+    /// Returns how many windows are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Returns whether a window that starts after `start` and ends by `end` is open.
+    #[must_use]
+    pub fn has_open_between(&self, start: Option<EventTime>, end: EventTime) -> bool {
+        let starts = self.open.keys();
+        starts
+            .copied()
+            .any(|open| Some(open) > start && self.end_of(open) <= end)
+    }
+
+    /// Returns how many streams are known.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Places one event and moves the watermark; closing is [`Self::close_final`]'s.
+    pub fn add(
+        &mut self,
+        event: &LogEvent<'_>,
+        template: &Arc<Template>,
+        offset: i64,
+    ) -> Placement {
+        let start = event.time.window_start(self.config.length_ms);
+        if self
+            .watermark()
+            .is_some_and(|watermark| self.end_of(start) <= watermark)
+        {
+            return Placement::Late;
+        }
+        self.max_event_time = self.max_event_time.max(Some(event.time));
+        if self.done_before_restart.is_some_and(|done| start <= done) {
+            return Placement::AlreadyDone;
+        }
+        if self.partial == Partial::FromFirstRecord {
+            // A record before the first one read can lie at most `lateness` behind it in offset
+            // order and still have moved the watermark, so windows up to here may lack lines.
+            let reach = event.time.saturating_add(self.config.lateness_ms);
+            self.partial = Partial::Through(reach.window_start(self.config.length_ms));
+        }
+        let opened = !self.open.contains_key(&start);
+        let group_by = self.config.group_by;
+        let known = &self.streams;
+        let streams = self.open.entry(start).or_default();
+        let name = match group_by {
+            GroupBy::Partition => "",
+            GroupBy::Service => {
+                let room = streams.len() < STREAMS_MAX && known.len() < STREAMS_MAX;
+                let service = event.service.as_ref();
+                if room || known.contains_key(service) {
+                    service
+                } else {
+                    OTHER_SERVICES
+                }
+            }
+        };
+        if let Some(stream) = streams.get_mut(name) {
+            stream.content.add(event, template);
+            stream.span.extend(offset);
+        } else {
+            let mut content = WindowContent::default();
+            content.add(event, template);
+            streams.insert(
+                name.into(),
+                OpenStream {
+                    content,
+                    span: OffsetSpan::of(offset),
+                },
+            );
+        }
+        Placement::Counted { start, opened }
+    }
+
+    /// Moves the largest event time forward to `time`, for a partition whose clock goes on while
+    /// no record comes; never back.
+    pub fn advance(&mut self, time: EventTime) {
+        self.max_event_time = self.max_event_time.max(Some(time));
+    }
+
+    /// Closes, in window order, every window that the watermark has passed, and appends its rows:
+    /// per slot the streams by name, a gap row before the row that ends the gap.
+    pub fn close_final(&mut self, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
+        if let Some(watermark) = self.watermark() {
+            let last = watermark.saturating_add(-self.config.length_ms);
+            self.close_through(last.window_start(self.config.length_ms), final_by, rows);
+        }
+    }
+
+    /// Closes every window there is: the input has ended.
+    pub fn close_all(&mut self, rows: &mut Vec<ClosedWindow>) {
+        if let Some(&last) = self.open.keys().next_back() {
+            self.close_through(last, FinalBy::End, rows);
+        }
+    }
+
+    /// Returns the rows of the windows still open, as they stand, changing nothing.
+    #[must_use]
+    pub fn open_rows(&self) -> Vec<ClosedWindow> {
+        let mut rows = Vec::new();
+        for (&start, streams) in &self.open {
+            let mut names: Vec<_> = streams.keys().collect();
+            names.sort_unstable();
+            for name in names {
+                let bounds = WindowBounds {
+                    start,
+                    end: self.end_of(start),
+                };
+                let stream = &streams[name];
+                let mut row = self.row(name, bounds, start, FinalBy::Open);
+                row.content = Arc::new(stream.content.clone());
+                row.span = Some(stream.span);
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    fn close_through(&mut self, last: EventTime, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
+        while let Some(slot) = self.next_slot().filter(|slot| *slot <= last) {
+            let has_rows = self.open.contains_key(&slot)
+                || self
+                    .streams
+                    .values()
+                    .any(|stream| stream.empty_run < EMPTY_ROWS_MAX);
+            if has_rows {
+                self.close_slot(slot, final_by, rows);
+                self.closed_through = Some(slot);
+            } else {
+                // Every stream is deep in a gap: go straight to the next window with lines.
+                let next = self.open.keys().next().filter(|start| **start <= last);
+                self.closed_through =
+                    Some(next.map_or(last, |start| start.saturating_add(-self.config.length_ms)));
+            }
+        }
+    }
+
+    fn next_slot(&self) -> Option<EventTime> {
+        match self.closed_through {
+            Some(closed) => Some(self.end_of(closed)),
+            None => self.open.keys().next().copied(),
+        }
+    }
+
+    fn close_slot(&mut self, slot: EventTime, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
+        let mut with_lines = self.open.remove(&slot).unwrap_or_default();
+        self.streams.retain(|_, progress| {
+            slot.as_millis() - progress.seen_until.as_millis() < FORGET_AFTER_MS
+        });
+        let mut names: Vec<Arc<str>> = self
+            .streams
+            .keys()
+            .chain(with_lines.keys())
+            .map(Arc::clone)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            match with_lines.remove(&name) {
+                Some(stream) => self.close_with_lines(&name, slot, stream, (final_by, rows)),
+                None => self.close_empty(&name, slot, final_by, rows),
+            }
+        }
+    }
+
+    fn close_with_lines(
+        &mut self,
+        name: &Arc<str>,
+        slot: EventTime,
+        stream: OpenStream,
+        (final_by, rows): (FinalBy, &mut Vec<ClosedWindow>),
+    ) {
+        let bounds = WindowBounds {
+            start: slot,
+            end: self.end_of(slot),
+        };
+        let before = self.streams.get(name).copied();
+        if let Some(progress) = before.filter(|progress| progress.row_end < slot) {
+            let gap = WindowBounds {
+                start: progress.row_end,
+                end: slot,
+            };
+            let mut row = self.row(name, gap, slot, final_by);
+            row.gap = true;
+            row.progress.row_end = slot;
+            rows.push(row);
+        }
+        let progress = StreamProgress {
+            row_end: bounds.end,
+            empty_run: 0,
+            seen_until: bounds.end,
+        };
+        self.streams.insert(Arc::clone(name), progress);
+        let mut row = self.row(name, bounds, slot, final_by);
+        row.content = Arc::new(stream.content);
+        row.span = Some(stream.span);
+        row.first = before.is_none();
+        rows.push(row);
+    }
+
+    fn close_empty(
+        &mut self,
+        name: &Arc<str>,
+        slot: EventTime,
+        final_by: FinalBy,
+        rows: &mut Vec<ClosedWindow>,
+    ) {
+        let end = self.end_of(slot);
+        let Some(progress) = self.streams.get_mut(name) else {
+            return;
+        };
+        if progress.empty_run < EMPTY_ROWS_MAX {
+            progress.empty_run += 1;
+            progress.row_end = end;
+            rows.push(self.row(name, WindowBounds { start: slot, end }, slot, final_by));
+        }
+    }
+
+    /// A row without lines, with the stream's progress as it is.
+    fn row(
+        &self,
+        name: &Arc<str>,
+        bounds: WindowBounds,
+        slot: EventTime,
+        final_by: FinalBy,
+    ) -> ClosedWindow {
+        let unknown = StreamProgress {
+            row_end: bounds.end,
+            empty_run: 0,
+            seen_until: bounds.end,
+        };
+        ClosedWindow {
+            stream: StreamKey {
+                partition: self.partition.clone(),
+                service: (self.config.group_by == GroupBy::Service).then(|| Arc::clone(name)),
+            },
+            bounds,
+            slot,
+            content: Arc::default(),
+            span: None,
+            final_by,
+            gap: false,
+            first: false,
+            partial: matches!(self.partial, Partial::Through(last) if slot <= last),
+            progress: self.streams.get(name).copied().unwrap_or(unknown),
+        }
+    }
+
+    fn end_of(&self, start: EventTime) -> EventTime {
+        start.saturating_add(self.config.length_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Level;
+
+    const LENGTH: i64 = 30_000;
+
+    fn at(seconds: i64) -> EventTime {
+        EventTime::from_millis(seconds * 1_000).unwrap()
+    }
+
+    fn event(seconds: i64, service: &str) -> LogEvent<'_> {
+        LogEvent {
+            time: at(seconds),
+            level: Level::Info,
+            service: Cow::Borrowed(service),
+            message: Cow::Borrowed("m"),
+            label: None,
+        }
+    }
+
+    fn windower(group_by: GroupBy, recovered: Recovered) -> Windower {
+        let config = WindowConfig {
+            length_ms: LENGTH,
+            lateness_ms: 2_000,
+            group_by,
+        };
+        let partition = TopicPartition {
+            topic: "t".into(),
+            partition: 0,
+        };
+        Windower::new(config, partition, recovered)
+    }
+
+    /// Feeds (seconds, service) records and returns a line per row as it closes.
+    fn feed(windower: &mut Windower, records: &[(i64, &str)]) -> Vec<String> {
+        let template = Arc::new(Template::new("m"));
+        let mut rows = Vec::new();
+        for (offset, (seconds, service)) in (0..).zip(records) {
+            windower.add(&event(*seconds, service), &template, offset);
+            windower.close_final(FinalBy::Watermark, &mut rows);
+        }
+        rows.iter().map(show).collect()
+    }
+
+    fn show(row: &ClosedWindow) -> String {
+        let seconds = |time: EventTime| time.as_millis() / 1_000;
+        format!(
+            "{} {}..{} lines {}{}{}",
+            row.stream,
+            seconds(row.bounds.start),
+            seconds(row.bounds.end),
+            row.content.lines(),
+            if row.gap { " gap" } else { "" },
+            if row.partial { " partial" } else { "" },
+        )
+    }
+
+    fn rest(windower: &mut Windower) -> Vec<String> {
+        let mut rows = Vec::new();
+        windower.close_all(&mut rows);
+        rows.iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_window_closes_when_the_watermark_reaches_its_end() {
+        let mut windower = windower(GroupBy::Partition, Recovered::default());
+        assert!(feed(&mut windower, &[(0, "a"), (29, "a"), (31, "a")]).is_empty());
+        assert_eq!(feed(&mut windower, &[(32, "a")]), ["t/0 0..30 lines 2"]);
+        assert_eq!(rest(&mut windower), ["t/0 30..60 lines 2"]);
+    }
+
+    #[test]
+    fn lateness_is_counted_and_late_records_are_not() {
+        let mut windower = windower(GroupBy::Partition, Recovered::default());
+        let template = Arc::new(Template::new("m"));
+        feed(&mut windower, &[(31, "a")]);
+        let early = windower.add(&event(29, "a"), &template, 7);
+        assert_eq!(
+            early,
+            Placement::Counted {
+                start: at(0),
+                opened: true
+            }
+        );
+        feed(&mut windower, &[(32, "a")]);
+        assert_eq!(windower.add(&event(29, "a"), &template, 9), Placement::Late);
+    }
+
+    #[test]
+    fn a_gap_has_ten_empty_rows_and_one_for_the_rest() {
+        let mut windower = windower(GroupBy::Partition, Recovered::default());
+        let rows = feed(&mut windower, &[(0, "a"), (3_000, "a"), (3_032, "a")]);
+        assert_eq!(rows.len(), 1 + 10 + 1 + 1);
+        assert_eq!(rows[10], "t/0 300..330 lines 0");
+        assert_eq!(rows[11], "t/0 330..3000 lines 0 gap");
+        assert_eq!(rows[12], "t/0 3000..3030 lines 1");
+    }
+
+    #[test]
+    fn a_jump_over_decades_costs_no_walk_and_forgets_the_stream() {
+        let mut windower = windower(GroupBy::Partition, Recovered::default());
+        let rows = feed(
+            &mut windower,
+            &[(0, "a"), (2_000_000_010, "a"), (2_000_000_050, "a")],
+        );
+        assert_eq!(rows.len(), 1 + 10 + 1);
+        assert_eq!(rows[11], "t/0 2000000010..2000000040 lines 1");
+    }
+
+    #[test]
+    fn services_have_streams_of_their_own() {
+        let mut windower = windower(GroupBy::Service, Recovered::default());
+        let rows = feed(&mut windower, &[(0, "b"), (1, "a"), (31, "b"), (65, "b")]);
+        assert_eq!(
+            rows,
+            [
+                "t/0/a 0..30 lines 1",
+                "t/0/b 0..30 lines 1",
+                "t/0/a 30..60 lines 0",
+                "t/0/b 30..60 lines 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn windows_done_before_the_restart_are_not_counted_again() {
+        let progress = StreamProgress {
+            row_end: at(60),
+            empty_run: 0,
+            seen_until: at(60),
+        };
+        let recovered = Recovered {
+            max_event_time: Some(at(61)),
+            done_through: Some(at(30)),
+            partial: false,
+            streams: vec![(None, progress)],
+        };
+        let mut windower = windower(GroupBy::Partition, recovered);
+        let template = Arc::new(Template::new("m"));
+        assert_eq!(windower.add(&event(29, "a"), &template, 1), Placement::Late);
+        assert_eq!(
+            windower.add(&event(59, "a"), &template, 2),
+            Placement::AlreadyDone
+        );
+        assert_eq!(
+            feed(&mut windower, &[(61, "a"), (92, "a")]),
+            ["t/0 60..90 lines 1"]
+        );
+    }
+
+    #[test]
+    fn windows_around_a_partial_start_say_so() {
+        let recovered = Recovered {
+            partial: true,
+            ..Recovered::default()
+        };
+        let mut windower = windower(GroupBy::Partition, recovered);
+        let rows = feed(
+            &mut windower,
+            &[(29, "a"), (31, "a"), (61, "a"), (100, "a")],
+        );
+        assert_eq!(
+            rows,
+            [
+                "t/0 0..30 lines 1 partial",
+                "t/0 30..60 lines 1 partial",
+                "t/0 60..90 lines 1"
+            ]
+        );
+    }
+
+    proptest! {
+        /// Whatever the order of arrival within the lateness, the same rows come out.
+        #[test]
+        fn order_within_the_lateness_does_not_matter(
+            mut steps in prop::collection::vec((0_i64..9_000, 0_usize..3, 0_i64..2_000), 1..200)
+        ) {
+            const SERVICES: [&str; 3] = ["a", "b", "c"];
+            let mut time = 0;
+            let records: Vec<_> = steps.drain(..).map(|(step, service, jitter)| {
+                time += step;
+                (time, SERVICES[service], time + jitter)
+            }).collect();
+            let mut shuffled = records.clone();
+            shuffled.sort_by_key(|record| record.2);
+            let rows = |records: &[(i64, &str, i64)]| {
+                let template = Arc::new(Template::new("m"));
+                let mut windower = windower(GroupBy::Service, Recovered::default());
+                let mut rows = Vec::new();
+                for (offset, (millis, service, _)) in (0..).zip(records) {
+                    let event = LogEvent {
+                        time: EventTime::from_millis(*millis).unwrap(), ..event(0, service)
+                    };
+                    let placed = windower.add(&event, &template, offset);
+                    assert!(matches!(placed, Placement::Counted { .. }), "{event:?} {placed:?}");
+                    windower.close_final(FinalBy::Watermark, &mut rows);
+                }
+                windower.close_all(&mut rows);
+                rows.iter().map(show).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(rows(&records), rows(&shuffled));
+        }
+    }
 }

@@ -136,6 +136,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
         scored: Arc::new(scored),
         assignment: spec.assignment,
         fence: spec.fence,
+        alarm: true,
         stale: spec.stale,
     }
 }

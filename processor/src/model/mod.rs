@@ -1,0 +1,77 @@
+//! The model: training, the bundle, and the scorer.
+//!
+//! ```text
+//! ClosedWindow + Baseline ──► features ──► signals (p-values) ──► combined p ──► Verdict
+//! ```
+//!
+//! Scoring is a function of the window, the stream's rolling baseline and the bundle: no clock,
+//! no I/O, no randomness.
+
+mod baseline;
+mod bundle;
+mod calibration;
+mod chain;
+mod clusters;
+mod counts;
+mod density;
+mod detector;
+mod explain;
+mod history;
+mod occasions;
+mod profile;
+mod signals;
+mod stop_words;
+mod tail;
+mod tally;
+mod text;
+mod train;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use baseline::{Baseline, COLD_WINDOWS, LEVEL_SHIFT_WINDOWS};
+pub use bundle::{
+    BUNDLE_BYTES_MAX, BUNDLE_FILE, BUNDLE_FORMAT, Bundle, BundleDefect, BundleError, BundleSummary,
+};
+pub use detector::Detector;
+pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
+pub use train::{TrainError, TrainProgress, Trainer};
+
+use crate::{features::FeatureRow, window::ClosedWindow};
+
+/// What the scorer says of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The combined p-value is below the threshold.
+    pub is_anomaly: bool,
+    /// In [0, 1], strictly monotone in the combined p-value; 0.5 at the threshold.
+    pub anomaly_score: f64,
+    /// -log10 of the combined p-value, tail-extrapolated.
+    pub severity: f64,
+    /// Label of the nearest core point within eps, else -1.
+    pub cluster_label: i32,
+    /// Empirical CDF of the distance to the nearest core point, in [0, 1].
+    pub dbscan_score: f64,
+    /// The stream is too young for its volume to be judged.
+    pub cold: bool,
+    /// A lasting change of volume was taken for the new level at this window.
+    pub level_shift: bool,
+}
+
+/// A window with its score: what every sink writes.
+#[derive(Clone, Debug)]
+pub struct ScoredWindow {
+    /// The window.
+    pub window: ClosedWindow,
+    /// Its feature row.
+    pub features: FeatureRow,
+    /// The decision.
+    pub verdict: Verdict,
+    /// The reasons.
+    pub explanation: Explanation,
+    /// The stream's baseline after this window.
+    pub baseline: Baseline,
+    /// Checksum of the bundle that scored it.
+    pub model_checksum: Arc<str>,
+}
