@@ -8,14 +8,18 @@
 
 mod source_recorder;
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use logguard::source::{KafkaConfig, SourceError, TopicEvent, TopicReader, check_topics};
 use rdkafka::{
     mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
 };
-use source_recorder::{Entry, Journal, Running, metadata_at};
+use source_recorder::{Entry, Journal, Running, Switches, metadata_at};
 
 const PARTITIONS: i32 = 3;
 
@@ -141,6 +145,30 @@ fn a_broker_that_goes_away_disturbs_until_every_partition_was_heard_of_again() {
     for offsets in journal.offsets().values() {
         assert_eq!(*offsets, (0..10).collect::<Vec<i64>>());
     }
+}
+
+#[test]
+fn a_member_whose_broker_is_gone_ends_all_the_same_and_says_what_is_not_committed() {
+    let cluster = cluster();
+    let config = config(&cluster.bootstrap_servers());
+    cluster
+        .create_topic(&config.input_topic, PARTITIONS, 1)
+        .unwrap();
+    produce(&config.brokers, &config.input_topic, 10);
+    let journal = Journal::default();
+    let switches = Switches::default();
+    switches.undone.store(true, Ordering::SeqCst);
+    let member = Running::with(&config, 'a', &journal, switches);
+    journal.wait("the records", |entries| all_at(entries, 'a', 10));
+    cluster.broker_down(1).unwrap();
+    let broken = |entries: &[Entry]| entries.contains(&Entry::Disturbed('a', true));
+    journal.wait("the disturbance", broken);
+    member.switches.undone.store(false, Ordering::SeqCst);
+    let stopped = Instant::now();
+    let report = member.stop();
+    assert!(!report.committed);
+    let took = stopped.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
