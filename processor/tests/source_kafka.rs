@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -189,6 +189,22 @@ fn protocols() -> [(GroupProtocol, AssignmentStrategy); 3] {
     ]
 }
 
+/// Produces to all partitions until stopped; returns how many records each got.
+fn load(kafka: &Kafka, stop: &Arc<AtomicBool>) -> JoinHandle<i64> {
+    let (stop, partitions) = (Arc::clone(stop), kafka.partitions);
+    let topic = kafka.config.input_topic.clone();
+    let producer: BaseProducer = kafka.config.producer_config().create().unwrap();
+    thread::spawn(move || {
+        let mut produced = 0;
+        while !stop.load(Ordering::SeqCst) {
+            produce(&producer, &topic, partitions, 50);
+            produced += 50;
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        produced
+    })
+}
+
 /// Members come and go while records come in; nothing is lost, and nothing that was committed is
 /// handed over again.
 fn hand_over(protocol: GroupProtocol, strategy: AssignmentStrategy) {
@@ -199,21 +215,7 @@ fn hand_over(protocol: GroupProtocol, strategy: AssignmentStrategy) {
     kafka.config.group_protocol = protocol;
     kafka.config.assignment_strategy = strategy;
     let stop = Arc::new(AtomicBool::new(false));
-    let load = thread::spawn({
-        let stop = Arc::clone(&stop);
-        let producer: BaseProducer = kafka.config.producer_config().create().unwrap();
-        let topic = kafka.config.input_topic.clone();
-        move || {
-            let mut produced = 0;
-            while !stop.load(Ordering::SeqCst) {
-                produce(&producer, &topic, PARTITIONS, 50);
-                produced += 50;
-                thread::park_timeout(Duration::from_millis(10));
-            }
-            produced
-        }
-    });
-
+    let load = load(&kafka, &stop);
     let journal = Journal::default();
     let a = Running::start(&kafka.config, 'a', &journal);
     journal.wait("a to read", |entries| records(entries, 'a') > 1_000);
@@ -392,7 +394,7 @@ fn overtaken(protocol: GroupProtocol, strategy: AssignmentStrategy) {
         at_end(entries, 'a', 0, 10) && at_end(entries, 'a', 1, 10)
     });
     member.switches.full.store(true, Ordering::SeqCst);
-    common_wait("the pause", || member.metrics.paused.get() == 1);
+    wait_until("the pause", || member.metrics.paused.get() == 1);
     let paused_at = journal.entries().len();
     kafka.produce(90);
     kafka.delete_before(0, 60);
@@ -449,7 +451,7 @@ fn held_up(protocol: GroupProtocol, strategy: AssignmentStrategy) {
     let member = Running::start(&kafka.config, 'a', &journal);
     journal.wait("some records", |entries| records(entries, 'a') > 0);
     member.switches.full.store(true, Ordering::SeqCst);
-    common_wait("the pause", || member.metrics.paused.get() == 1);
+    wait_until("the pause", || member.metrics.paused.get() == 1);
     let before = journal.entries();
     assert_eq!(before.last(), Some(&Entry::Disturbed('a', true)));
     kafka.produce(100);
@@ -635,7 +637,7 @@ fn transactions_and_deleted_records_leave_gaps_that_do_not_hang_the_topic_reader
 }
 
 /// Waits for a condition that no journal entry announces.
-fn common_wait(what: &str, until: impl Fn() -> bool) {
+fn wait_until(what: &str, until: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + TIMEOUT;
     while !until() {
         assert!(

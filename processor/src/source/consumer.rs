@@ -24,6 +24,7 @@ use super::{
     broker::Link,
     context::{SourceContext, record_of},
     error::{Meaning, meaning},
+    member::CommitOutcome,
     preflight,
 };
 
@@ -201,18 +202,18 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
             .lock()
             .finish(&link, Instant::now() + patience);
         let patience = Instant::now() + FINAL_COMMIT_PATIENCE;
-        let mut committed = self.context().lock().commit_all(&link);
-        while !committed && Instant::now() < patience {
-            // Callbacks run in here: a rebalance in progress ends, its revocation commits as well.
+        let mut outcome = self.context().lock().commit_all(&link);
+        while outcome == CommitOutcome::Rebalancing && Instant::now() < patience {
+            // Callbacks run in here: the rebalance ends, its revocation commits as well.
             self.discard(POLL_MAX);
-            committed = self.context().lock().commit_all(&link);
+            outcome = self.context().lock().commit_all(&link);
         }
         self.consumer.unsubscribe();
         let deadline = Instant::now() + LEAVE_TIMEOUT;
         while !self.context().lock().is_idle() && Instant::now() < deadline {
             self.discard(POLL_MAX);
         }
-        committed
+        outcome == CommitOutcome::Committed && !self.context().lock().left_uncommitted()
     }
 
     /// Serves callbacks; records that come along are not handed over and stay uncommitted.

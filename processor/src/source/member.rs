@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use commits::CommitOutcome;
 use rdkafka::error::KafkaError;
 
 use super::{
@@ -86,6 +87,8 @@ pub(super) struct Member<H> {
     disturbed: bool,
     /// No more records are handed over.
     closing: bool,
+    /// Something that was done was not committed before its partition went.
+    left_uncommitted: bool,
     /// The last partition was taken from us.
     all_revoked: bool,
     /// When to look for positions the broker does not have, and when that was done last.
@@ -109,6 +112,7 @@ impl<H: RecordHandler> Member<H> {
             throttled: false,
             disturbed: false,
             closing: false,
+            left_uncommitted: false,
             all_revoked: false,
             restart_due: None,
             restarted_at: Instant::now(),
@@ -218,9 +222,17 @@ impl<H: RecordHandler> Member<H> {
                 .revoked(&going, lost, Instant::now() + patience);
             self.absorb_commit_points();
         }
-        if !lost {
-            self.commit_now(broker, partitions);
-        }
+        let pending = |id| {
+            self.partitions
+                .get(id)
+                .is_some_and(|it| it.pending().is_some())
+        };
+        let left_behind = if lost {
+            partitions.iter().any(pending)
+        } else {
+            self.commit_now(broker, partitions) != CommitOutcome::Committed
+        };
+        self.left_uncommitted |= left_behind;
         for partition in partitions {
             self.partitions.remove(partition);
             self.metrics.forget(*partition);
@@ -234,6 +246,12 @@ impl<H: RecordHandler> Member<H> {
     pub(super) fn revoke_all(&mut self, broker: &impl Broker) {
         let all = self.ids(|_| true);
         self.revoke(broker, &all, true);
+    }
+
+    /// Tells whether something that was done was not committed before its partition went: it will
+    /// be redelivered.
+    pub(super) fn left_uncommitted(&self) -> bool {
+        self.left_uncommitted
     }
 
     /// Tells, once, that the last partition was taken from us.
@@ -258,6 +276,7 @@ impl<H: RecordHandler> Member<H> {
     pub(super) fn finish(&mut self, broker: &impl Broker, deadline: Instant) {
         log_failure("pause", broker.pause(&self.ids(|_| true)));
         self.closing = true;
+        self.left_uncommitted = false;
         self.handler.finish(deadline);
         self.absorb_commit_points();
     }

@@ -11,6 +11,17 @@ use crate::source::{CommitPoint, RecordHandler, broker::Broker, error};
 /// librdkafka's own request timeout.
 const COMMIT_REPLY_MAX: Duration = Duration::from_secs(60);
 
+/// How a commit that was waited for went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::source) enum CommitOutcome {
+    /// Nothing is left to commit.
+    Committed,
+    /// The group is rebalancing: it may go through later.
+    Rebalancing,
+    /// It failed.
+    Failed,
+}
+
 impl<H: RecordHandler> Member<H> {
     /// Takes the answer to an asynchronous commit.
     pub(in crate::source) fn commit_answered(&mut self, result: Result<(), KafkaError>) {
@@ -25,7 +36,7 @@ impl<H: RecordHandler> Member<H> {
 
     /// Commits, and waits for it, what is not known to be committed of all partitions; returns
     /// whether nothing is left.
-    pub(in crate::source) fn commit_all(&mut self, broker: &impl Broker) -> bool {
+    pub(in crate::source) fn commit_all(&mut self, broker: &impl Broker) -> CommitOutcome {
         let all = self.ids(|_| true);
         self.commit_now(broker, &all)
     }
@@ -63,23 +74,27 @@ impl<H: RecordHandler> Member<H> {
         }
     }
 
-    /// Commits, and waits for it, what is not known to be committed; returns whether all is.
-    pub(super) fn commit_now(&mut self, broker: &impl Broker, partitions: &[i32]) -> bool {
+    /// Commits, and waits for it, what is not known to be committed.
+    pub(super) fn commit_now(&mut self, broker: &impl Broker, partitions: &[i32]) -> CommitOutcome {
         let points: Vec<CommitPoint> = partitions
             .iter()
             .filter_map(|partition| self.partitions.get(partition)?.pending().cloned())
             .collect();
         if points.is_empty() {
-            return true;
+            return CommitOutcome::Committed;
         }
         match broker.commit(&points, CommitMode::Sync) {
             Ok(()) => {
                 self.confirm(points);
-                true
+                CommitOutcome::Committed
             }
             Err(error) => {
                 self.report_commit(&error);
-                false
+                if error::is_redelivered(&error) {
+                    CommitOutcome::Rebalancing
+                } else {
+                    CommitOutcome::Failed
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{Member, Phase};
+use super::{CommitOutcome, Member, Phase};
 use crate::{
     event::{NextOffset, TopicPartition},
     source::{
@@ -299,6 +299,7 @@ fn lost_partitions_are_forgotten_without_a_commit() {
     assert_eq!(handler.take(), [Told::Revoked(vec![0], true)]);
     assert_eq!(broker.take(), []);
     assert!(member.is_idle());
+    assert!(member.left_uncommitted());
 }
 
 #[test]
@@ -317,7 +318,7 @@ fn a_commit_that_failed_is_made_again_and_one_that_went_through_is_not() {
     member.commit_answered(Ok(()));
     member.turn(&broker, GO_ON);
     assert_eq!(broker.take(), []);
-    assert!(member.commit_all(&broker));
+    assert_eq!(member.commit_all(&broker), CommitOutcome::Committed);
     assert_eq!(broker.take(), [], "nothing is left to commit");
 }
 
@@ -466,7 +467,7 @@ fn a_closing_member_hands_nothing_over_and_commits_what_is_left_when_it_goes() {
     broker
         .commits_fail
         .set(Some(RDKafkaErrorCode::RebalanceInProgress));
-    assert!(!member.commit_all(&broker));
+    assert_eq!(member.commit_all(&broker), CommitOutcome::Rebalancing);
     broker.commits_fail.set(None);
     member.revoke(&broker, &[0], false);
     let commit = Asked::Commit(vec![(0, 12)], true);
@@ -475,5 +476,6 @@ fn a_closing_member_hands_nothing_over_and_commits_what_is_left_when_it_goes() {
         [Asked::Pause(vec![0]), commit.clone(), commit]
     );
     assert_eq!(handler.take(), []);
-    assert!(member.commit_all(&broker), "nothing is left");
+    assert_eq!(member.commit_all(&broker), CommitOutcome::Committed);
+    assert!(!member.left_uncommitted());
 }
