@@ -292,7 +292,9 @@ impl Cli {
                 args.model.overrides(&mut settings);
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
-            Command::Model { command: ModelCommand::Show { model, .. } } => {
+            Command::Model {
+                command: ModelCommand::Show { model, .. },
+            } => {
                 model.overrides(&mut settings);
             }
             Command::Config { .. } => {}
@@ -307,11 +309,26 @@ impl RunArgs {
         self.window.overrides(settings);
         self.model.overrides(settings);
         self.store.overrides(settings);
-        put(settings, "kafka", "output_topic", self.output_topic.as_ref());
-        put(settings, "kafka", "dead_letter_topic", self.dead_letter_topic.as_ref());
-        put(settings, "kafka", "consumer_group", self.consumer_group.as_ref());
+        put(
+            settings,
+            "kafka",
+            "output_topic",
+            self.output_topic.as_ref(),
+        );
+        put(
+            settings,
+            "kafka",
+            "dead_letter_topic",
+            self.dead_letter_topic.as_ref(),
+        );
+        put(
+            settings,
+            "kafka",
+            "consumer_group",
+            self.consumer_group.as_ref(),
+        );
         put(settings, "store", "kind", self.store_kind);
-        put(settings, "alarms", "file", self.anomaly_log.as_ref());
+        put(settings, "alarms", "path", self.anomaly_log.as_ref());
         put(settings, "http", "listen", self.http_listen.as_ref());
     }
 }
@@ -321,8 +338,11 @@ impl KafkaArgs {
         put(settings, "kafka", "brokers", self.kafka_brokers.as_ref());
         put(settings, "kafka", "input_topic", self.input_topic.as_ref());
         if !self.kafka_properties.is_empty() {
-            let properties: Map<_, _> =
-                self.kafka_properties.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+            let properties: Map<_, _> = self
+                .kafka_properties
+                .iter()
+                .map(|(key, value)| (key.clone(), json!(value)))
+                .collect();
             put(settings, "kafka", "properties", Some(properties));
         }
     }
@@ -352,8 +372,10 @@ impl StoreArgs {
 fn put(settings: &mut Map<String, Value>, section: &str, key: &str, value: Option<impl Serialize>) {
     if let Some(value) = value
         && let Ok(value) = serde_json::to_value(value)
-        && let Some(section) =
-            settings.entry(section).or_insert_with(|| json!({})).as_object_mut()
+        && let Some(section) = settings
+            .entry(section)
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
     {
         section.insert(key.to_owned(), value);
     }
@@ -373,7 +395,14 @@ mod tests {
     #[test]
     fn flags_take_the_shape_of_the_file() {
         let cli = Cli::parse_from([
-            "logguard", "run", "--kafka-brokers", "k:1", "--window", "10", "--kafka", "a.b=c=d",
+            "logguard",
+            "run",
+            "--kafka-brokers",
+            "k:1",
+            "--window",
+            "10",
+            "--kafka",
+            "a.b=c=d",
         ]);
         assert_eq!(
             cli.overrides(),

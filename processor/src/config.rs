@@ -18,7 +18,11 @@ use serde_json::Value;
 
 use crate::{
     decode::MaskRule,
-    sink::{AlarmConfig, StoreConfig},
+    event::TopicPartition,
+    sink::{
+        SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
+        results::ResultsConfig, store::StoreConfig,
+    },
     source::KafkaConfig,
     window::{GroupBy, WindowConfig},
 };
@@ -43,7 +47,9 @@ pub struct Config {
     /// The database.
     pub store: StoreConfig,
     /// The alarm file.
-    pub alarms: AlarmConfig,
+    pub alarms: AlarmFileConfig,
+    /// The dead-letter topic.
+    pub dead_letters: DeadLetterSection,
     /// Metrics and health.
     pub http: HttpSection,
     /// The program's own log.
@@ -69,7 +75,12 @@ pub struct WindowSection {
 
 impl Default for WindowSection {
     fn default() -> Self {
-        Self { length_s: 30, lateness_ms: 2_000, group_by: GroupBy::Partition, idle_final_s: 300 }
+        Self {
+            length_s: 30,
+            lateness_ms: 2_000,
+            group_by: GroupBy::Partition,
+            idle_final_s: 300,
+        }
     }
 }
 
@@ -98,7 +109,10 @@ pub struct ModelSection {
 
 impl Default for ModelSection {
     fn default() -> Self {
-        Self { dir: "model".into(), alarms_per_day: 1.0 }
+        Self {
+            dir: "model".into(),
+            alarms_per_day: 1.0,
+        }
     }
 }
 
@@ -108,6 +122,23 @@ impl Default for ModelSection {
 pub struct MaskSection {
     /// Rules tried before the built-in ones, in order.
     pub rules: Vec<MaskRule>,
+}
+
+/// The dead-letter topic; its name is among the topics of `kafka`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetterSection {
+    /// Late records copied per minute at most; beyond it they are only counted. 600 by default:
+    /// enough to see what is late, too little to double the traffic when a clock is wrong.
+    pub late_per_minute_max: u32,
+}
+
+impl Default for DeadLetterSection {
+    fn default() -> Self {
+        Self {
+            late_per_minute_max: 600,
+        }
+    }
 }
 
 /// Metrics and health.
@@ -121,7 +152,9 @@ pub struct HttpSection {
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
     }
 }
 
@@ -137,7 +170,10 @@ pub struct LogSection {
 
 impl Default for LogSection {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -155,6 +191,12 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError(Vec<String>);
 
+impl From<String> for ConfigError {
+    fn from(defect: String) -> Self {
+        Self(vec![defect])
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("\n"))
@@ -168,20 +210,24 @@ impl Config {
     /// # Errors
     /// Returns every unknown key, wrong type and impossible value.
     pub fn load(file: Option<&Path>, overrides: Value) -> Result<Self, ConfigError> {
-        let toml = match file {
+        let file = match file {
             Some(file) if !file.is_file() => {
-                return Err(ConfigError(vec![format!(
-                    "configuration file `{}` does not exist",
-                    file.display()
-                )]));
+                let file = file.display();
+                let defect = format!("configuration file `{file}` does not exist");
+                return Err(ConfigError(vec![defect]));
             }
-            Some(file) => Toml::file_exact(file),
-            None => Toml::file_exact(FILE_NAME),
+            Some(file) => Some(file),
+            None => Some(Path::new(FILE_NAME)).filter(|file| file.is_file()),
         };
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
         // Variables without a section (LOGGUARD_CONFIG, LOGGUARD_TEST_…) are not settings.
-        let env = Env::prefixed(ENV_PREFIX).filter(|key| key.as_str().contains("__")).split("__");
-        let figment =
-            Figment::new().merge(toml).merge(env).merge(Serialized::globals(overrides));
+        let env = Env::prefixed(ENV_PREFIX)
+            .filter(|key| key.as_str().contains("__"))
+            .split("__");
+        let figment = figment.merge(env).merge(Serialized::globals(overrides));
         let config: Self = figment.extract().map_err(|errors| {
             ConfigError(errors.into_iter().map(|error| error.to_string()).collect())
         })?;
@@ -199,11 +245,43 @@ impl Config {
         }
         let budget = self.model.alarms_per_day;
         if !(budget.is_finite() && budget > 0.0) {
-            defects.push(format!("model.alarms_per_day is {budget}: expected a number above 0"));
+            defects.push(format!(
+                "model.alarms_per_day is {budget}: expected a number above 0"
+            ));
         }
-        defects.extend(self.kafka.validate());
-        defects.extend(self.store.validate());
-        if defects.is_empty() { Ok(()) } else { Err(ConfigError(defects)) }
+        defects.extend(self.kafka.validate().err().map(|error| error.to_string()));
+        defects.extend(self.store.validate().err().map(|error| error.to_string()));
+        if defects.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError(defects))
+        }
+    }
+
+    /// Returns the partition that the events of a file are taken to stand in: the first of the
+    /// input topic, so that a file and a topic of one partition give the same rows.
+    #[must_use]
+    pub fn file_partition(&self) -> TopicPartition {
+        TopicPartition {
+            topic: self.kafka.input_topic.as_str().into(),
+            partition: 0,
+        }
+    }
+
+    /// Returns the settings of the sinks.
+    #[must_use]
+    pub fn sinks(&self) -> SinksConfig {
+        SinksConfig {
+            store: self.store.clone(),
+            results: ResultsConfig {
+                topic: self.kafka.output_topic.clone(),
+            },
+            alarm_file: self.alarms.clone(),
+            dead_letter: DeadLetterConfig {
+                topic: self.kafka.dead_letter_topic.clone(),
+                late_per_minute_max: self.dead_letters.late_per_minute_max,
+            },
+        }
     }
 
     /// Returns the configuration as TOML, secrets redacted.
@@ -232,7 +310,10 @@ mod tests {
     fn defaults_are_valid_and_print() {
         let config = load("").unwrap();
         let printed = config.to_toml().unwrap();
-        assert!(printed.contains("consumer_group = \"logguard-processor\""), "{printed}");
+        assert!(
+            printed.contains("consumer_group = \"logguard-processor\""),
+            "{printed}"
+        );
         load(&printed).unwrap();
     }
 
@@ -241,15 +322,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("c.toml");
         std::fs::write(&file, "[window]\nlength_s = 10\nlateness_ms = 5").unwrap();
-        let config =
-            Config::load(Some(&file), json!({"window": {"length_s": 20}})).unwrap();
+        let config = Config::load(Some(&file), json!({"window": {"length_s": 20}})).unwrap();
         assert_eq!((config.window.length_s, config.window.lateness_ms), (20, 5));
     }
 
     #[test]
     fn unknown_keys_and_impossible_values_are_refused_with_their_place() {
         let error = load("[window]\nlenght_s = 10").unwrap_err().to_string();
-        assert!(error.contains("lenght_s") && error.contains("c.toml"), "{error}");
+        assert!(
+            error.contains("lenght_s") && error.contains("c.toml"),
+            "{error}"
+        );
         let error = load("[window]\nlength_s = 0\n[model]\nalarms_per_day = -1").unwrap_err();
         let error = error.to_string();
         assert!(error.contains("window.length_s is 0"), "{error}");

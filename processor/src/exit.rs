@@ -7,9 +7,9 @@ use std::io;
 
 use crate::{
     config::ConfigError,
-    model::BundleError,
-    sink::StoreError,
-    source::{FileError, SourceError},
+    model::{BundleError, TrainError},
+    sink::store::StoreError,
+    source::{SourceError, file::FileError},
 };
 
 /// A failure that is none of the kinds below.
@@ -24,12 +24,24 @@ pub const UNREACHABLE: u8 = 4;
 pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<SourceError>() {
-            return if error.is_unreachable() { UNREACHABLE } else { CONFIG };
+            return if error.is_unreachable() {
+                UNREACHABLE
+            } else {
+                CONFIG
+            };
         }
         if let Some(error) = cause.downcast_ref::<StoreError>() {
-            return if error.is_unreachable() { UNREACHABLE } else { CONFIG };
+            return if error.is_unreachable() {
+                UNREACHABLE
+            } else {
+                CONFIG
+            };
         }
-        if cause.is::<ConfigError>() || cause.is::<BundleError>() || cause.is::<FileError>() {
+        if cause.is::<ConfigError>()
+            || cause.is::<BundleError>()
+            || cause.is::<FileError>()
+            || cause.is::<TrainError>()
+        {
             return CONFIG;
         }
     }

@@ -98,13 +98,20 @@ fn read_file(
     file.read(&mut |record| {
         bar.refresh();
         match record.row {
-            FileRow::Event { event, anomaly_type } => {
+            FileRow::Event {
+                event,
+                anomaly_type,
+            } => {
                 order.observe(event.time);
                 totals.labelled += u64::from(event.label.is_some());
                 let offset = i64::try_from(totals.events).unwrap_or(i64::MAX);
                 totals.events += 1;
                 let anomaly_type = anomaly_type.as_deref();
-                if let Err(error) = visit(FileEvent { event, offset, anomaly_type }) {
+                if let Err(error) = visit(FileEvent {
+                    event,
+                    offset,
+                    anomaly_type,
+                }) {
                     failure = Some(error);
                     return ControlFlow::Break(());
                 }

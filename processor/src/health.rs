@@ -4,7 +4,6 @@
 //! store were reached, and nothing asked to stop. Nothing here decides anything else.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc,
@@ -34,7 +33,7 @@ pub struct Health {
     clock: Clock,
     last_turn_ms: AtomicI64,
     broker_up: AtomicBool,
-    store_up: Arc<AtomicBool>,
+    store_up: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -54,28 +53,33 @@ pub struct Condition {
 }
 
 impl Health {
-    /// Returns the condition of a process that has reached nothing yet. `store_up` is the store's
-    /// own flag.
+    /// Returns the condition of a process that has reached nothing yet.
     #[must_use]
-    pub fn new(clock: Clock, store_up: Arc<AtomicBool>) -> Self {
+    pub fn new(clock: Clock) -> Self {
         let last_turn_ms = AtomicI64::new(clock.now().timestamp_millis());
         Self {
             clock,
             last_turn_ms,
             broker_up: AtomicBool::new(false),
-            store_up,
+            store_up: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
 
     /// Notes that the consumer thread took a turn.
     pub fn turn(&self) {
-        self.last_turn_ms.store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
+        self.last_turn_ms
+            .store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
     }
 
     /// Notes whether the broker answers.
     pub fn set_broker_up(&self, up: bool) {
         self.broker_up.store(up, Ordering::Relaxed);
+    }
+
+    /// Notes whether the store answers, or that none is used.
+    pub fn set_store_up(&self, up: bool) {
+        self.store_up.store(up, Ordering::Relaxed);
     }
 
     /// Notes that a signal asked to stop.
@@ -90,7 +94,13 @@ impl Health {
         let broker = self.broker_up.load(Ordering::Relaxed);
         let store = self.store_up.load(Ordering::Relaxed);
         let stopping = self.stopping.load(Ordering::Relaxed);
-        Condition { ready: live && broker && store && !stopping, live, broker, store, stopping }
+        Condition {
+            ready: live && broker && store && !stopping,
+            live,
+            broker,
+            store,
+            stopping,
+        }
     }
 }
 
@@ -100,7 +110,7 @@ struct Served {
     registry: Arc<Registry>,
 }
 
-/// Serves until `stop` is done.
+/// Serves until the runtime ends.
 ///
 /// # Errors
 /// Returns an error if `listener` fails for good.
@@ -108,14 +118,16 @@ pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     registry: Registry,
-    stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .with_state(Served { health, registry: Arc::new(registry) });
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+        .with_state(Served {
+            health,
+            registry: Arc::new(registry),
+        });
+    axum::serve(listener, app).await
 }
 
 /// Binds the port that [`serve`] answers on.
@@ -153,5 +165,9 @@ async fn readyz(State(served): State<Served>) -> impl IntoResponse {
 }
 
 fn status(well: bool) -> StatusCode {
-    if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }

@@ -30,18 +30,32 @@ impl PipelineMetrics {
     /// Registers every metric.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("records", "Records read", self.records.clone());
-        registry.register("rejected", "Records not scored, by reason", self.rejected.clone());
+        registry.register(
+            "rejected",
+            "Records not scored, by reason",
+            self.rejected.clone(),
+        );
         registry.register("windows", "Windows closed and scored", self.windows.clone());
         registry.register("lines", "Lines in closed windows", self.lines.clone());
-        registry.register("anomalies", "Windows that are anomalies", self.anomalies.clone());
+        registry.register(
+            "anomalies",
+            "Windows that are anomalies",
+            self.anomalies.clone(),
+        );
         registry.register(
             "overflow_lines",
             "Lines not told apart because their window had too many templates or services",
             self.overflow_lines.clone(),
         );
-        registry.register("outbox", "Results waiting for room in a sink", self.outbox.clone());
+        registry.register(
+            "outbox",
+            "Results waiting for room in a sink",
+            self.outbox.clone(),
+        );
         for reason in RejectReason::ALL {
-            drop(self.rejected.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+            drop(self.rejected.get_or_create(&ReasonLabel {
+                reason: reason.as_str(),
+            }));
         }
     }
 
@@ -52,14 +66,19 @@ impl PipelineMetrics {
 
     /// Counts a record that is not scored.
     pub fn rejected(&self, reason: RejectReason) {
-        self.rejected.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+        self.rejected
+            .get_or_create(&ReasonLabel {
+                reason: reason.as_str(),
+            })
+            .inc();
     }
 
     /// Counts a closed window.
     pub fn closed(&self, scored: &ScoredWindow) {
         self.windows.inc();
         self.lines.inc_by(u64::from(scored.window.content.lines()));
-        self.overflow_lines.inc_by(u64::from(scored.window.content.overflow));
+        self.overflow_lines
+            .inc_by(u64::from(scored.window.content.overflow));
         if scored.verdict.is_anomaly {
             self.anomalies.inc();
         }

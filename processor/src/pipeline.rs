@@ -13,13 +13,11 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decode::{self, Masker, RejectReason, Rejected, TemplateDictionary},
+    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
     event::{EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, ScoredWindow},
     source::RawRecord,
-    window::{
-        ClosedWindow, FinalBy, Placement, Recovered, StreamProgress, WindowConfig, Windower,
-    },
+    window::{ClosedWindow, FinalBy, Placement, Recovered, StreamProgress, WindowConfig, Windower},
 };
 
 /// Most templates remembered by text; a service has hundreds. About 100 MB at worst.
@@ -66,7 +64,10 @@ impl Intake {
     /// Returns the intake of `partition` as it stands after `recovered`.
     #[must_use]
     pub fn new(config: WindowConfig, partition: TopicPartition, recovered: Recovered) -> Self {
-        Self { windower: Windower::new(config, partition, recovered), closed: Vec::new() }
+        Self {
+            windower: Windower::new(config, partition, recovered),
+            closed: Vec::new(),
+        }
     }
 
     /// Returns the windows, to look at.
@@ -104,13 +105,24 @@ impl Intake {
         match self.windower.add(event, template, offset) {
             Placement::Counted { start, opened } => {
                 if opened {
-                    steps.push(Step::Opened { start, offset, max_event_time_before });
+                    steps.push(Step::Opened {
+                        start,
+                        offset,
+                        max_event_time_before,
+                    });
                 }
             }
             Placement::Late => {
                 let watermark = self.windower.watermark().unwrap_or_default();
                 let detail = format!("event time {}, watermark {watermark}", event.time);
-                self.reject(offset, Rejected { reason: RejectReason::Late, detail }, steps);
+                self.reject(
+                    offset,
+                    Rejected {
+                        reason: RejectReason::Late,
+                        detail,
+                    },
+                    steps,
+                );
             }
             Placement::AlreadyDone => {}
         }
@@ -118,14 +130,13 @@ impl Intake {
     }
 
     /// Takes a record that could not be decoded.
-    pub fn reject(
-        &mut self,
-        offset: i64,
-        rejected: Rejected,
-        steps: &mut Vec<Step<ClosedWindow>>,
-    ) {
+    pub fn reject(&mut self, offset: i64, rejected: Rejected, steps: &mut Vec<Step<ClosedWindow>>) {
         let max_event_time_before = self.windower.max_event_time();
-        steps.push(Step::Rejected { offset, rejected, max_event_time_before });
+        steps.push(Step::Rejected {
+            offset,
+            rejected,
+            max_event_time_before,
+        });
     }
 
     /// Closes what the watermark has passed.
@@ -174,9 +185,16 @@ pub struct Shared {
 
 impl Shared {
     /// Returns the shared part for `detector`, with the masks its model was trained with.
-    #[must_use]
-    pub fn new(masker: Masker, detector: Detector) -> Self {
-        Self { dictionary: TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX), detector }
+    ///
+    /// # Errors
+    /// Returns an error if a mask does not compile.
+    pub fn new(detector: Detector) -> Result<Self, MaskError> {
+        let masker = Masker::new(detector.bundle().masks())?;
+        let dictionary = TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX);
+        Ok(Self {
+            dictionary,
+            detector,
+        })
     }
 }
 
@@ -217,7 +235,8 @@ impl PartitionPipeline {
         record: RawRecord<'_>,
         steps: &mut Vec<Step<ScoredWindow>>,
     ) {
-        self.intake.record(&mut shared.dictionary, record, &mut self.steps);
+        self.intake
+            .record(&mut shared.dictionary, record, &mut self.steps);
         self.score(shared, steps);
     }
 
@@ -229,7 +248,8 @@ impl PartitionPipeline {
         offset: i64,
         steps: &mut Vec<Step<ScoredWindow>>,
     ) {
-        self.intake.event(&mut shared.dictionary, event, offset, &mut self.steps);
+        self.intake
+            .event(&mut shared.dictionary, event, offset, &mut self.steps);
         self.score(shared, steps);
     }
 
@@ -261,18 +281,31 @@ impl PartitionPipeline {
     pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
         let mut baselines = self.baselines.clone();
         let rows = self.intake.windower().open_rows().into_iter();
-        rows.map(|window| score_window(&mut baselines, &mut shared.detector, window)).collect()
+        rows.map(|window| score_window(&mut baselines, &mut shared.detector, window))
+            .collect()
     }
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
         for step in self.steps.drain(..) {
             steps.push(match step {
-                Step::Opened { start, offset, max_event_time_before } => {
-                    Step::Opened { start, offset, max_event_time_before }
-                }
-                Step::Rejected { offset, rejected, max_event_time_before } => {
-                    Step::Rejected { offset, rejected, max_event_time_before }
-                }
+                Step::Opened {
+                    start,
+                    offset,
+                    max_event_time_before,
+                } => Step::Opened {
+                    start,
+                    offset,
+                    max_event_time_before,
+                },
+                Step::Rejected {
+                    offset,
+                    rejected,
+                    max_event_time_before,
+                } => Step::Rejected {
+                    offset,
+                    rejected,
+                    max_event_time_before,
+                },
                 Step::Closed(window) => Step::Closed(score_window(
                     &mut self.baselines,
                     &mut shared.detector,

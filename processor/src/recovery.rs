@@ -64,7 +64,12 @@ impl RecoveryDesk {
     /// Returns a desk that asks `store`, or answers at once that nothing is known without one.
     #[must_use]
     pub fn new(store: Option<Store>, runtime: Handle) -> Self {
-        Self { store, runtime, answers: bounded(ANSWERS_MAX), asking: HashMap::new() }
+        Self {
+            store,
+            runtime,
+            answers: bounded(ANSWERS_MAX),
+            asking: HashMap::new(),
+        }
     }
 
     /// Asks for `partition`; [`Self::take`] has the answer later.
@@ -78,19 +83,46 @@ impl RecoveryDesk {
         let answers = self.answers.0.clone();
         let partition = partition.clone();
         let Some(store) = self.store.clone() else {
-            let known = Known::Claimed { fence: 0, streams: Vec::new() };
-            deliver(&answers, Recovery { partition, assignment, known });
+            let known = Known::Claimed {
+                fence: 0,
+                streams: Vec::new(),
+            };
+            deliver(
+                &answers,
+                Recovery {
+                    partition,
+                    assignment,
+                    known,
+                },
+            );
             return;
         };
         let key = partition.clone();
         let task = self.runtime.spawn(async move {
             let unreachable = || {
                 let partition = partition.clone();
-                deliver(&answers, Recovery { partition, assignment, known: Known::Unreachable });
+                deliver(
+                    &answers,
+                    Recovery {
+                        partition,
+                        assignment,
+                        known: Known::Unreachable,
+                    },
+                );
             };
             let claim = claim(&store, &partition, done_through, unreachable).await;
-            let known = Known::Claimed { fence: claim.fence, streams: claim.streams };
-            deliver(&answers, Recovery { partition: partition.clone(), assignment, known });
+            let known = Known::Claimed {
+                fence: claim.fence,
+                streams: claim.streams,
+            };
+            deliver(
+                &answers,
+                Recovery {
+                    partition: partition.clone(),
+                    assignment,
+                    known,
+                },
+            );
         });
         self.asking.insert(key, task);
     }

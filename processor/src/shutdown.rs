@@ -35,26 +35,27 @@ impl Shutdown {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
             // Order matters: the conditional exit must see the flag as it was before this signal.
-            flag::register_conditional_shutdown(
-                signal,
-                SECOND_SIGNAL_EXIT,
-                Arc::clone(&stopping),
-            )?;
+            flag::register_conditional_shutdown(signal, SECOND_SIGNAL_EXIT, Arc::clone(&stopping))?;
             flag::register(signal, Arc::clone(&stopping))?;
         }
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let (stop_sender, stop) = watch::channel(false);
         let (reopen_sender, reopen) = watch::channel(0);
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                if signal == SIGHUP {
-                    reopen_sender.send_modify(|count| *count += 1);
-                } else {
-                    tracing::info!(signal, "draining; a second signal ends the process at once");
-                    stop_sender.send_replace(true);
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if signal == SIGHUP {
+                        reopen_sender.send_modify(|count| *count += 1);
+                    } else {
+                        tracing::info!(
+                            signal,
+                            "draining; a second signal ends the process at once"
+                        );
+                        stop_sender.send_replace(true);
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { stop, reopen })
     }
 

@@ -11,7 +11,7 @@
 //! consumer takes no records.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ use crate::{
         store::RecoveredStream,
     },
     source::{CommitMetadata, CommitPoint, PartitionLedger, RawRecord, RecordHandler, StartPoint},
-    window::{FinalBy, Recovered, WindowConfig},
+    window::{Recovered, WindowConfig},
 };
 
 /// Longest single wait for acks while the sinks have no room: short, since room can come without
@@ -102,7 +102,7 @@ pub struct Worker {
     lanes: BTreeMap<TopicPartition, Lane>,
     steps: Vec<Step<ScoredWindow>>,
     outbox: VecDeque<Job>,
-    sinks: Arc<Sinks>,
+    sinks: Sinks,
     acks: Receiver<Ack>,
     desk: RecoveryDesk,
     ready: Vec<TopicPartition>,
@@ -122,7 +122,7 @@ pub struct WorkerParts {
     /// Caches and model.
     pub shared: Shared,
     /// Where results go.
-    pub sinks: Arc<Sinks>,
+    pub sinks: Sinks,
     /// What the sinks report back.
     pub acks: Receiver<Ack>,
     /// Asks the store on assignment.
@@ -139,7 +139,16 @@ impl Worker {
     /// Returns a worker without partitions.
     #[must_use]
     pub fn new(parts: WorkerParts) -> Self {
-        let WorkerParts { settings, shared, sinks, acks, desk, clock, health, metrics } = parts;
+        let WorkerParts {
+            settings,
+            shared,
+            sinks,
+            acks,
+            desk,
+            clock,
+            health,
+            metrics,
+        } = parts;
         Self {
             settings,
             shared,
@@ -166,16 +175,30 @@ impl Worker {
 
     /// Carries what the pipeline of `partition` brought about to ledger and outbox.
     fn carry(&mut self, partition: &TopicPartition, payload: Option<&[u8]>) {
-        let Some(lane) = self.lanes.get_mut(partition) else { return };
-        let Some(running) = &mut lane.running else { return };
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
         let mut slots: BTreeMap<EventTime, u32> = BTreeMap::new();
         let now = self.clock.now();
         for step in self.steps.drain(..) {
             match step {
-                Step::Opened { start, offset, max_event_time_before } => {
-                    running.ledger.window_opened(start, offset, max_event_time_before);
+                Step::Opened {
+                    start,
+                    offset,
+                    max_event_time_before,
+                } => {
+                    running
+                        .ledger
+                        .window_opened(start, offset, max_event_time_before);
                 }
-                Step::Rejected { offset, rejected, max_event_time_before } => {
+                Step::Rejected {
+                    offset,
+                    rejected,
+                    max_event_time_before,
+                } => {
                     self.metrics.rejected(rejected.reason);
                     running.ledger.letter_opened(offset, max_event_time_before);
                     running.outstanding += 1;
@@ -192,7 +215,9 @@ impl Worker {
                 }
                 Step::Closed(scored) => {
                     let age = now - scored.window.bounds.end.to_datetime();
-                    let stale = age.to_std().is_ok_and(|age| age > self.settings.max_alert_age);
+                    let stale = age
+                        .to_std()
+                        .is_ok_and(|age| age > self.settings.max_alert_age);
                     self.metrics.closed(&scored);
                     let slot = scored.window.slot;
                     let job = WindowJob {
@@ -221,13 +246,29 @@ impl Worker {
     }
 
     fn apply(&mut self, ack: &Ack) {
-        let (Ack::Window { partition, assignment, .. }
-        | Ack::Letter { partition, assignment, .. }
-        | Ack::Fenced { partition, assignment }) = ack;
+        let (Ack::Window {
+            partition,
+            assignment,
+            ..
+        }
+        | Ack::Letter {
+            partition,
+            assignment,
+            ..
+        }
+        | Ack::Fenced {
+            partition,
+            assignment,
+        }) = ack;
         // Acks of an earlier assignment are about rows that someone else answers for now.
-        let lane = self.lanes.get_mut(partition).filter(|lane| lane.assignment == *assignment);
+        let lane = self
+            .lanes
+            .get_mut(partition)
+            .filter(|lane| lane.assignment == *assignment);
         let Some(lane) = lane else { return };
-        let Some(running) = &mut lane.running else { return };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
         match ack {
             Ack::Fenced { .. } => {
                 tracing::warn!(%partition, "fenced off by a later claim; claiming again");
@@ -236,7 +277,9 @@ impl Worker {
                 return;
             }
             // Rows of open windows are replaced by the final ones, which the ledger waits for.
-            Ack::Window { provisional: true, .. } => {}
+            Ack::Window {
+                provisional: true, ..
+            } => {}
             Ack::Window { window_start, .. } => running.ledger.window_acked(*window_start),
             Ack::Letter { offset, .. } => running.ledger.letter_acked(*offset),
         }
@@ -250,8 +293,18 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, Recovery { partition, assignment, known }: Recovery) {
-        let lane = self.lanes.get_mut(&partition).filter(|lane| lane.assignment == assignment);
+    fn start(
+        &mut self,
+        Recovery {
+            partition,
+            assignment,
+            known,
+        }: Recovery,
+    ) {
+        let lane = self
+            .lanes
+            .get_mut(&partition)
+            .filter(|lane| lane.assignment == assignment);
         let Some(lane) = lane else { return };
         if lane.running.is_some() {
             tracing::info!(%partition, "the store is back; reading again from the last commit");
@@ -284,8 +337,7 @@ impl Worker {
             streams,
         };
         let window = self.settings.window;
-        let mut pipeline =
-            PartitionPipeline::new(window, partition.clone(), recovered, baselines);
+        let mut pipeline = PartitionPipeline::new(window, partition.clone(), recovered, baselines);
         pipeline.close(&mut self.shared, &mut self.steps);
         lane.running = Some(Running {
             pipeline,
@@ -305,15 +357,16 @@ impl Worker {
     /// Hands the outbox to the sinks as far as they have room.
     fn flush_outbox(&mut self) {
         while let Some(job) = self.outbox.pop_front() {
-            let current = self.lanes.values().any(|lane| lane.assignment == job.assignment());
+            let current = self
+                .lanes
+                .values()
+                .any(|lane| lane.assignment == job.assignment());
             if !current {
                 continue;
             }
             let refused = match job {
                 Job::Window(job) => self.sinks.try_submit(job).err().map(Job::Window),
-                Job::Letter(letter) => {
-                    self.sinks.try_submit_letter(letter).err().map(Job::Letter)
-                }
+                Job::Letter(letter) => self.sinks.try_submit_letter(letter).err().map(Job::Letter),
             };
             if let Some(job) = refused {
                 self.outbox.push_front(job);
@@ -352,8 +405,13 @@ impl Worker {
     }
 
     fn owed(&self, partitions: &[TopicPartition]) -> u64 {
-        let lanes = partitions.iter().filter_map(|partition| self.lanes.get(partition));
-        lanes.filter_map(|lane| lane.running.as_ref()).map(|running| running.outstanding).sum()
+        let lanes = partitions
+            .iter()
+            .filter_map(|partition| self.lanes.get(partition));
+        lanes
+            .filter_map(|lane| lane.running.as_ref())
+            .map(|running| running.outstanding)
+            .sum()
     }
 
     /// Looks after partitions whose every record has been read: their time goes on by the clock.
@@ -380,35 +438,55 @@ impl Worker {
 
     /// Closes the windows of a partition that has been idle for long, for good.
     fn close_idle(&mut self, partition: &TopicPartition, idle_for: Duration) {
-        let Some(lane) = self.lanes.get_mut(partition) else { return };
-        let Some(running) = &mut lane.running else { return };
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
         if running.pipeline.windower().open_count() == 0 {
             return;
         }
-        let Some(time) = clock_of(running, idle_for) else { return };
+        let Some(time) = clock_of(running, idle_for) else {
+            return;
+        };
         tracing::info!(%partition, ?idle_for, "idle: its open windows become final");
-        running.pipeline.close_idle(&mut self.shared, time, &mut self.steps);
+        running
+            .pipeline
+            .close_idle(&mut self.shared, time, &mut self.steps);
         let windower = running.pipeline.windower();
         let (max_event_time, closed_through) =
             (windower.max_event_time(), windower.closed_through());
         self.carry(partition, None);
         if let Some(running) = self.running(partition) {
             // Nothing was read: the position stays, and the ledger never moves it back.
-            running.ledger.advance(NextOffset(0), max_event_time, closed_through);
+            running
+                .ledger
+                .advance(NextOffset(0), max_event_time, closed_through);
         }
     }
 
     /// Writes the windows of an idle partition that are due by its clock, as provisional rows.
     fn write_due(&mut self, partition: &TopicPartition, idle_for: Duration) {
-        let Some(lane) = self.lanes.get_mut(partition) else { return };
-        let Some(running) = &mut lane.running else { return };
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
         if running.pipeline.windower().open_count() == 0 {
             return;
         }
-        let Some(time) = clock_of(running, idle_for) else { return };
+        let Some(time) = clock_of(running, idle_for) else {
+            return;
+        };
         let watermark = time.saturating_add(-self.settings.window.lateness_ms);
         let written = running.provisional_through;
-        if !running.pipeline.windower().has_open_between(written, watermark) {
+        if !running
+            .pipeline
+            .windower()
+            .has_open_between(written, watermark)
+        {
             return;
         }
         for scored in running.pipeline.score_open(&mut self.shared) {
@@ -430,7 +508,9 @@ impl Worker {
     /// Puts the windows still open into the outbox, as provisional rows without alarms.
     fn submit_open(&mut self) {
         for lane in self.lanes.values_mut() {
-            let Some(running) = &mut lane.running else { continue };
+            let Some(running) = &mut lane.running else {
+                continue;
+            };
             for scored in running.pipeline.score_open(&mut self.shared) {
                 let job = WindowJob {
                     scored: Arc::new(scored),
@@ -449,7 +529,13 @@ impl Worker {
 /// An idle partition's own time: its largest event time plus the time since it was read.
 fn clock_of(running: &Running, idle_for: Duration) -> Option<EventTime> {
     let idle_ms = i64::try_from(idle_for.as_millis()).unwrap_or(i64::MAX);
-    Some(running.pipeline.windower().max_event_time()?.saturating_add(idle_ms))
+    Some(
+        running
+            .pipeline
+            .windower()
+            .max_event_time()?
+            .saturating_add(idle_ms),
+    )
 }
 
 impl RecordHandler for Worker {
@@ -457,7 +543,12 @@ impl RecordHandler for Worker {
         self.assignments += 1;
         let partition = start.partition.clone();
         let done_through = start.metadata.and_then(|metadata| metadata.done_through);
-        let lane = Lane { assignment: self.assignments, start, running: None, leaving: false };
+        let lane = Lane {
+            assignment: self.assignments,
+            start,
+            running: None,
+            leaving: false,
+        };
         self.lanes.insert(partition.clone(), lane);
         self.desk.ask(&partition, self.assignments, done_through);
     }
@@ -471,10 +562,16 @@ impl RecordHandler for Worker {
     }
 
     fn record(&mut self, partition: &TopicPartition, record: RawRecord<'_>) {
-        let Some(lane) = self.lanes.get_mut(partition) else { return };
-        let Some(running) = &mut lane.running else { return };
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
         running.idle_since = None;
-        running.pipeline.record(&mut self.shared, record, &mut self.steps);
+        running
+            .pipeline
+            .record(&mut self.shared, record, &mut self.steps);
         self.metrics.read();
         let windower = running.pipeline.windower();
         let (max_event_time, closed_through) =
@@ -499,7 +596,11 @@ impl RecordHandler for Worker {
         self.health.set_broker_up(!broken);
         if broken {
             // Silence is no evidence while nothing can be read; the next end of partition is.
-            for running in self.lanes.values_mut().filter_map(|lane| lane.running.as_mut()) {
+            for running in self
+                .lanes
+                .values_mut()
+                .filter_map(|lane| lane.running.as_mut())
+            {
                 running.idle_since = None;
             }
         }
@@ -517,7 +618,11 @@ impl RecordHandler for Worker {
                 if point != running.committed && !running.cold {
                     running.committed = point;
                     let (next, metadata) = point;
-                    points.push(CommitPoint { partition: partition.clone(), next, metadata });
+                    points.push(CommitPoint {
+                        partition: partition.clone(),
+                        next,
+                        metadata,
+                    });
                 }
             }
             !lane.leaving
@@ -547,7 +652,10 @@ impl RecordHandler for Worker {
     fn finish(&mut self, deadline: Instant) {
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         if !self.turns_until(deadline, |worker| worker.owed(&partitions) == 0) {
-            tracing::warn!(acks = self.owed(&partitions), "stopping before everything was durable");
+            tracing::warn!(
+                acks = self.owed(&partitions),
+                "stopping before everything was durable"
+            );
             return;
         }
         self.submit_open();

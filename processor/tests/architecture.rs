@@ -16,13 +16,22 @@ const MAY_IMPORT: [(&str, &[&str]); 7] = [
     ("source", &["source", "decode", "event", "metrics"]),
     (
         "sink",
-        &["sink", "model", "features", "window", "decode", "event", "clock", "secret", "metrics"],
+        &[
+            "sink", "model", "features", "window", "decode", "event", "clock", "secret", "metrics",
+        ],
     ),
 ];
 
 /// The stages whose outcome may depend on their input only.
-const PURE: [&str; 7] =
-    ["event.rs", "decode", "window", "features", "model", "pipeline.rs", "source/ledger.rs"];
+const PURE: [&str; 7] = [
+    "event.rs",
+    "decode",
+    "window",
+    "features",
+    "model",
+    "pipeline.rs",
+    "source/ledger.rs",
+];
 const IMPURE: [&str; 8] = [
     "tokio::",
     "rdkafka::",
@@ -35,7 +44,9 @@ const IMPURE: [&str; 8] = [
 ];
 
 fn source_files(stage: &str) -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(stage);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src")
+        .join(stage);
     if root.is_file() {
         return vec![root];
     }
@@ -60,14 +71,20 @@ fn source_files(stage: &str) -> Vec<PathBuf> {
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The crate's modules that the code names, in `use crate::{…}` or in place.
 fn imports(code: &str) -> Vec<String> {
     let mut modules = Vec::new();
     let name = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        text.trim_start()
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
     };
     for (at, _) in code.match_indices("crate::") {
         if code[..at].ends_with('$') || code[..at].ends_with(|c: char| c.is_alphanumeric()) {

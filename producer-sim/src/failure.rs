@@ -19,7 +19,7 @@ pub enum Failure {
     #[error("cannot set up the Kafka client, check the --kafka properties")]
     Client(#[source] KafkaError),
     /// No broker answered.
-    #[error("cannot reach Kafka at {brokers} within {} s: is it running, and is --kafka-brokers right?", timeout.as_secs())]
+    #[error("cannot reach Kafka at {brokers} within {} s, check that it is running and --kafka-brokers is right", timeout.as_secs())]
     Unreachable {
         /// The bootstrap servers.
         brokers: String,
@@ -59,9 +59,7 @@ pub enum Failure {
         reason: String,
     },
     /// The address to listen on is not to be had.
-    #[error(
-        "cannot listen on {address}: is another broker running there? choose another with --listen"
-    )]
+    #[error("cannot listen on {address}, choose another address with --listen")]
     Listen {
         /// The address.
         address: String,

@@ -50,12 +50,6 @@ impl Stop {
         changed.notify_all();
     }
 
-    /// Returns whether the flag is raised.
-    #[must_use]
-    pub fn is_raised(&self) -> bool {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until the flag is raised.
     pub fn wait(&self) {
         let (flag, changed) = &*self.0;

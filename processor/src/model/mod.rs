@@ -7,23 +7,45 @@
 //! Scoring is a function of the window, the stream's rolling baseline and the bundle: no clock,
 //! no I/O, no randomness.
 
+mod baseline;
+mod bundle;
+mod calibration;
+mod chain;
+mod clusters;
+mod counts;
+mod density;
+mod detector;
+mod explain;
+mod history;
+mod occasions;
+mod profile;
+mod signals;
+mod stop_words;
+mod tail;
+mod tally;
+mod text;
+mod train;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{features::FeatureRow, window::ClosedWindow};
+pub use baseline::{Baseline, COLD_WINDOWS, LEVEL_SHIFT_WINDOWS};
+pub use bundle::{
+    BUNDLE_BYTES_MAX, BUNDLE_FILE, BUNDLE_FORMAT, Bundle, BundleDefect, BundleError, BundleSummary,
+};
+pub use detector::Detector;
+pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
+pub use train::{TrainError, TrainProgress, Trainer};
 
-/// A stream's rolling baseline: what a score depends on besides the window and the model. Rides
-/// in the row as JSON and is read back when the partition is assigned again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Baseline {}
+use crate::{features::FeatureRow, window::ClosedWindow};
 
 /// What the scorer says of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The combined p-value is below the threshold.
     pub is_anomaly: bool,
-    /// In [0, 1], strictly monotone in the combined p-value.
+    /// In [0, 1], strictly monotone in the combined p-value; 0.5 at the threshold.
     pub anomaly_score: f64,
     /// -log10 of the combined p-value, tail-extrapolated.
     pub severity: f64,
@@ -33,14 +55,8 @@ pub struct Verdict {
     pub dbscan_score: f64,
     /// The stream is too young for its volume to be judged.
     pub cold: bool,
-}
-
-/// Why a window scored as it did. Serialised into the result message, the table and, in short,
-/// the alarm line.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// The strongest signals, strongest first, each one sentence for a person.
-    pub reasons: Vec<String>,
+    /// A lasting change of volume was taken for the new level at this window.
+    pub level_shift: bool,
 }
 
 /// A window with its score: what every sink writes.

@@ -15,6 +15,7 @@ use std::{
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
 use super::{Ack, WindowJob};
+use crate::window::FinalBy;
 
 /// How long a full ack channel is waited on before looking at the stop flag again.
 const FULL_WAIT: Duration = Duration::from_millis(20);
@@ -76,10 +77,7 @@ pub(super) fn window_ack(job: &WindowJob) -> Ack {
     Ack::Window {
         partition: window.stream.partition.clone(),
         assignment: job.assignment,
-        window_start: if window.gap {
-            window.bounds.end
-        } else {
-            window.bounds.start
-        },
+        provisional: window.final_by == FinalBy::Open,
+        window_start: window.slot,
     }
 }

@@ -40,7 +40,7 @@ use super::{
     metrics::{SinkMeter, SinkMetrics},
     retry::Outage,
 };
-use crate::{clock::Clock, window::FinalBy};
+use crate::clock::Clock;
 
 pub use line::format_alarm;
 
@@ -69,10 +69,10 @@ impl Default for AlarmFileConfig {
     }
 }
 
-/// Returns whether a window has an alarm for the file: it is anomalous, and it is final.
+/// Returns whether a window has an alarm for the file.
 #[must_use]
 pub fn has_alarm(job: &WindowJob) -> bool {
-    job.scored.verdict.is_anomaly && job.scored.window.final_by != FinalBy::Open
+    job.scored.verdict.is_anomaly && job.alarm
 }
 
 /// Asks the thread to open the file anew, as after a rotation.

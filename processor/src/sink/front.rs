@@ -6,6 +6,7 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
+use prometheus_client::metrics::gauge::Gauge;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -108,30 +109,54 @@ impl CloseReport {
     }
 }
 
-/// The running sinks. Belongs to one thread, the only one that hands work over.
+/// Where the pipeline hands work over. Belongs to one thread, the only one that does; dropping it
+/// tells the sinks that no more will come.
 #[derive(Debug)]
 pub struct Sinks {
-    rows: Option<(WriterQueue, JoinHandle<()>)>,
-    results: Worker<WindowJob>,
-    alarms: Worker<WindowJob>,
-    letters: Worker<DeadLetter>,
-    rows_meter: SinkMeter,
-    stop: StopFlag,
-    reopen: Reopen,
+    rows: Option<(WriterQueue, SinkMeter)>,
+    results: Queue<WindowJob>,
+    alarms: Queue<WindowJob>,
+    letters: Queue<DeadLetter>,
+    dropped: StopFlag,
 }
 
-/// A sink on a thread of its own.
+impl Drop for Sinks {
+    fn drop(&mut self) {
+        // Before the queues close: a sink that ends after this does so because it should.
+        self.dropped.set();
+    }
+}
+
+/// A sink's queue, and the count of what is in it.
 #[derive(Debug)]
-struct Worker<T> {
-    queue: Sender<T>,
-    thread: thread::JoinHandle<()>,
+struct Queue<T> {
+    sender: Sender<T>,
     meter: SinkMeter,
 }
 
-impl<T> Worker<T> {
+impl<T> Queue<T> {
     fn has_room(&self) -> bool {
-        !self.queue.is_full() && !self.thread.is_finished()
+        !self.sender.is_full()
     }
+
+    fn send(&self, work: T) {
+        // Full it is not, see `has_room`; a sink that has died ends the process (`dead_sink`).
+        if self.sender.try_send(work).is_ok() {
+            self.meter.pending.inc();
+        }
+    }
+}
+
+/// The sinks at work. Outlives [`Sinks`] until everything is written.
+#[derive(Debug)]
+pub struct RunningSinks {
+    threads: [(&'static str, thread::JoinHandle<()>); 3],
+    task: Option<JoinHandle<()>>,
+    pending: [Gauge; 4],
+    stop: StopFlag,
+    /// Set when [`Sinks`] is gone.
+    dropped: StopFlag,
+    reopen: Reopen,
 }
 
 impl Sinks {
@@ -139,7 +164,8 @@ impl Sinks {
     ///
     /// # Errors
     /// A Kafka setting is refused, or there is no thread to be had.
-    pub fn start(setup: SinksSetup<'_>) -> Result<Self, SinkError> {
+    pub fn start(setup: SinksSetup<'_>) -> Result<(Self, RunningSinks), SinkError> {
+        let dropped = StopFlag::default();
         let (stop, reopen, metrics) = (StopFlag::default(), Reopen::default(), &setup.metrics);
         let acks = AckSender::new(setup.acks, stop.clone());
         let producer = |sink, topic, queue_max| ProducerSetup {
@@ -169,68 +195,81 @@ impl Sinks {
             stop: stop.clone(),
             metrics,
         })?;
-        let rows = setup.store.map(|store| {
-            let (writer, queue) = Writer::new(store, acks.clone(), stop.clone(), metrics);
-            (queue, setup.runtime.spawn(writer.run()))
-        });
-        let worker = |(queue, thread), sink| Worker {
-            queue,
-            thread,
+        let (rows, task) = setup
+            .store
+            .map(|store| {
+                let (writer, queue) = Writer::new(store, acks.clone(), stop.clone(), metrics);
+                (
+                    (queue, metrics.meter("store")),
+                    setup.runtime.spawn(writer.run()),
+                )
+            })
+            .unzip();
+        let queue = |sender, sink| Queue {
+            sender,
             meter: metrics.meter(sink),
         };
-        Ok(Self {
+        let pending = ["store", "results", "alarm_file", "dead_letter"]
+            .map(|sink| metrics.meter(sink).pending);
+        let sinks = Self {
             rows,
-            results: worker(results, "results"),
-            alarms: worker(alarms, "alarm_file"),
-            letters: Worker {
-                queue: letters.0,
-                thread: letters.1,
+            results: queue(results.0, "results"),
+            alarms: queue(alarms.0, "alarm_file"),
+            letters: Queue {
+                sender: letters.0,
                 meter: metrics.meter("dead_letter"),
             },
-            rows_meter: metrics.meter("store"),
+            dropped: dropped.clone(),
+        };
+        let threads = [
+            ("results", results.1),
+            ("alarm_file", alarms.1),
+            ("dead_letter", letters.1),
+        ];
+        let running = RunningSinks {
+            threads,
+            task,
+            pending,
             stop,
+            dropped,
             reopen,
-        })
+        };
+        Ok((sinks, running))
     }
 
     /// Returns how many [`Ack::Window`] the window needs to be durable everywhere: one for the row
     /// (with a store), one for the result message, one for the alarm if it has one.
     #[must_use]
     pub fn acks_per_window(&self, job: &WindowJob) -> u32 {
-        u32::from(self.rows.is_some()) + 1 + u32::from(has_alarm(job))
+        u32::from(self.rows.is_some() && has_row(job)) + 1 + u32::from(has_alarm(job))
     }
 
     /// Hands a window to every sink it concerns, or to none: with a full queue it comes back, to be
     /// offered again. Never blocks.
     ///
     /// # Errors
-    /// Returns the window while any of its sinks has no room (or has died, see
-    /// [`Self::dead_sink`]).
+    /// Returns the window while any of its sinks has no room.
     #[allow(
         clippy::result_large_err,
         reason = "the job is handed back, not reported"
     )]
     pub fn try_submit(&mut self, job: WindowJob) -> Result<(), WindowJob> {
         let alarm = has_alarm(&job);
-        let rows_room = self
-            .rows
-            .as_ref()
-            .is_none_or(|(queue, _)| queue.capacity() > 0 && !queue.is_closed());
+        let row = self.rows.as_ref().filter(|_| has_row(&job));
+        let rows_room = row.is_none_or(|(queue, _)| queue.capacity() > 0);
         if !rows_room || !self.results.has_room() || (alarm && !self.alarms.has_room()) {
             return Err(job);
         }
         // Only this thread fills the queues (`&mut self`), so the room is still there.
-        if let Some((queue, _)) = &self.rows
+        if let Some((queue, meter)) = row
             && queue.try_send(job.clone()).is_ok()
         {
-            self.rows_meter.pending.inc();
+            meter.pending.inc();
         }
-        if alarm && self.alarms.queue.try_send(job.clone()).is_ok() {
-            self.alarms.meter.pending.inc();
+        if alarm {
+            self.alarms.send(job.clone());
         }
-        if self.results.queue.try_send(job).is_ok() {
-            self.results.meter.pending.inc();
-        }
+        self.results.send(job);
         Ok(())
     }
 
@@ -243,14 +282,19 @@ impl Sinks {
         reason = "the letter is handed back, not reported"
     )]
     pub fn try_submit_letter(&mut self, letter: DeadLetter) -> Result<(), DeadLetter> {
-        self.letters
-            .queue
-            .try_send(letter)
-            .map_err(crossbeam_channel::TrySendError::into_inner)?;
-        self.letters.meter.pending.inc();
+        if !self.letters.has_room() {
+            return Err(letter);
+        }
+        self.letters.send(letter);
         Ok(())
     }
+}
 
+fn has_row(job: &WindowJob) -> bool {
+    job.fence != 0
+}
+
+impl RunningSinks {
     /// Returns the handle that makes the alarm file be opened anew, for SIGHUP.
     #[must_use]
     pub fn reopen(&self) -> Reopen {
@@ -261,38 +305,22 @@ impl Sinks {
     /// end as well.
     #[must_use]
     pub fn dead_sink(&self) -> Option<&'static str> {
-        let rows_dead = self
-            .rows
-            .as_ref()
-            .is_some_and(|(_, task)| task.is_finished());
-        [
-            ("store", rows_dead),
-            ("results", self.results.thread.is_finished()),
-            ("alarm_file", self.alarms.thread.is_finished()),
-            ("dead_letter", self.letters.thread.is_finished()),
-        ]
-        .into_iter()
-        .find_map(|(sink, dead)| dead.then_some(sink))
+        let dead = if self.task.as_ref().is_some_and(JoinHandle::is_finished) {
+            Some("store")
+        } else {
+            let dead = self.threads.iter().find(|(_, thread)| thread.is_finished());
+            dead.map(|(sink, _)| *sink)
+        };
+        // Asked last: the flag is set before a queue closes, so an end in order is seen as one.
+        dead.filter(|_| !self.dropped.is_set())
     }
 
-    /// Takes no more work, waits until all of it is durable or the deadline has passed, and ends
-    /// the sinks. The ack channel has to be drained meanwhile, by another thread.
+    /// Waits until everything handed over is durable or the deadline has passed, and ends the
+    /// sinks. To be called once [`Sinks`] is dropped.
     pub async fn close(self, deadline: Instant) -> CloseReport {
-        let pending = [
-            self.rows_meter.pending,
-            self.results.meter.pending,
-            self.alarms.meter.pending,
-            self.letters.meter.pending,
-        ];
-        drop((self.results.queue, self.alarms.queue, self.letters.queue));
-        let threads = [self.results.thread, self.alarms.thread, self.letters.thread];
-        let task = self.rows.map(|(queue, task)| {
-            drop(queue);
-            task
-        });
         let ended = || {
-            threads.iter().all(thread::JoinHandle::is_finished)
-                && task.as_ref().is_none_or(JoinHandle::is_finished)
+            self.threads.iter().all(|(_, thread)| thread.is_finished())
+                && self.task.as_ref().is_none_or(JoinHandle::is_finished)
         };
         while !ended() && Instant::now() < deadline {
             tokio::time::sleep(CLOSE_POLL).await;
@@ -302,13 +330,17 @@ impl Sinks {
         while !ended() && Instant::now() < grace {
             tokio::time::sleep(CLOSE_POLL).await;
         }
-        if let Some(task) = &task {
+        if let Some(task) = &self.task {
             task.abort();
         }
-        if !threads.iter().all(thread::JoinHandle::is_finished) {
-            error!("a sink does not stop; leaving it behind");
+        for (sink, _) in self
+            .threads
+            .iter()
+            .filter(|(_, thread)| !thread.is_finished())
+        {
+            error!(sink, "a sink does not stop; leaving it behind");
         }
-        let [rows, results, alarms, letters] = pending.map(|gauge| gauge.get());
+        let [rows, results, alarms, letters] = self.pending.map(|gauge| gauge.get());
         CloseReport {
             rows,
             results,

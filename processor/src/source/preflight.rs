@@ -21,22 +21,25 @@ const RECHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to listen for the reason why no broker answered.
 const REASON_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Checks that the input, output and dead-letter topics exist.
+/// Checks that the input, output and dead-letter topics exist, and returns how many partitions the
+/// input topic has.
 ///
 /// # Errors
 /// [`SourceError::Unreachable`] when no broker answers within 10 s, else
 /// [`SourceError::MissingTopics`] with all that are missing, or [`SourceError::Denied`].
-pub fn check_topics(config: &KafkaConfig) -> Result<(), SourceError> {
+pub fn check_topics(config: &KafkaConfig) -> Result<usize, SourceError> {
     config.validate()?;
     let client = connect(config)?;
+    let mut partitions = Vec::new();
     let mut topics = Vec::new();
     for (setting, topic) in config.topics() {
-        if metadata(&client, config, topic)?.is_none() {
-            topics.push((setting, topic.to_owned()));
+        match metadata(&client, config, topic)? {
+            Some(found) => partitions.push(found.len()),
+            None => topics.push((setting, topic.to_owned())),
         }
     }
     if topics.is_empty() {
-        return Ok(());
+        return Ok(partitions.first().copied().unwrap_or(0));
     }
     Err(SourceError::MissingTopics {
         brokers: config.brokers.clone(),

@@ -153,6 +153,15 @@ impl Windower {
         self.open.len()
     }
 
+    /// Returns whether a window that starts after `start` and ends by `end` is open.
+    #[must_use]
+    pub fn has_open_between(&self, start: Option<EventTime>, end: EventTime) -> bool {
+        let starts = self.open.keys();
+        starts
+            .copied()
+            .any(|open| Some(open) > start && self.end_of(open) <= end)
+    }
+
     /// Returns how many streams are known.
     #[must_use]
     pub fn stream_count(&self) -> usize {

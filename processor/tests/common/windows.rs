@@ -1,4 +1,6 @@
 //! Scored windows, built by hand.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 
@@ -134,6 +136,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
         scored: Arc::new(scored),
         assignment: spec.assignment,
         fence: spec.fence,
+        alarm: true,
         stale: spec.stale,
     }
 }

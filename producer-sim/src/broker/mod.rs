@@ -70,7 +70,7 @@ fn announce(address: SocketAddr, topics: &[Topic]) -> std::io::Result<()> {
     writeln!(
         out,
         "broker ready at {address} ({}); in memory only, nothing is kept on disk: each partition \
-         holds its newest 5 MiB as sent (about 60,000 lz4 log lines), older ones are dropped",
+         holds its newest 5 MiB as sent (23,000 to 140,000 log lines), older ones are dropped",
         topics.join(" ")
     )?;
     out.flush()

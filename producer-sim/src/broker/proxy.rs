@@ -79,3 +79,71 @@ async fn join(mut client: TcpStream, target: &str) -> io::Result<()> {
     copy_bidirectional_with_sizes(&mut client, &mut broker, COPY_BYTES, COPY_BYTES).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{Shutdown, TcpStream},
+        thread,
+    };
+
+    use super::*;
+
+    /// Answers every connection with what it sent, once it has sent all; ends with the process.
+    fn echo_server() -> String {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    let mut received = Vec::new();
+                    stream.read_to_end(&mut received).unwrap();
+                    stream.write_all(&received).unwrap();
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn many_connections_get_their_own_bytes_back() {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let proxy = Proxy::start(listener, echo_server()).unwrap();
+        let clients: Vec<_> = (0..100_u8)
+            .map(|number| {
+                thread::spawn(move || {
+                    let sent = vec![number; 300_000];
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    stream.write_all(&sent).unwrap();
+                    // Closing one direction must reach the other side, and leave the other open.
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    let mut received = Vec::new();
+                    stream.read_to_end(&mut received).unwrap();
+                    assert!(received == sent, "{number}: {} bytes", received.len());
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        proxy.stop();
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn a_broker_that_is_gone_closes_the_connection() {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let gone = StdListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let proxy = Proxy::start(listener, gone.to_string()).unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
+        proxy.stop();
+    }
+}

@@ -30,8 +30,9 @@ Examples:
   producer-sim broker --listen 127.0.0.1:19092 --topic log-events:8 --topic anomaly-results:1
 
 Data and committed offsets live in memory only: each partition holds its newest 5 MiB as sent
-(compressed), or 100,000 batches; older records are dropped without a word. For trying things
-out and for tests; not for load tests or anything that must survive a restart.";
+(compressed), or 100,000 batches; older records are dropped without a word. That is 23,000 log
+lines sent one by one, up to 140,000 in large batches. For trying things out and for tests; not
+for anything that must survive a restart.";
 
 /// Writes realistic, labelled log events to Kafka or to a file, and holds the embedded broker.
 ///
@@ -99,7 +100,8 @@ pub(super) struct RunArgs {
     /// tests that should not wait for chance.
     #[arg(long, value_name = "TIME")]
     pub(super) first_incident_after: Option<humantime::Duration>,
-    /// Write each incident's ground truth to this file, one JSON line when it is over.
+    /// Write each incident's ground truth to this file, one JSON line when it is over: start, end,
+    /// kind, is_anomaly, service (where it began), services, lines.
     #[arg(long, value_name = "FILE")]
     pub(super) truth: Option<PathBuf>,
     /// Further librdkafka producer property; may be given several times.
@@ -138,7 +140,8 @@ pub(super) struct GenerateArgs {
     /// File to write: JSON lines, or CSV if it ends in .csv; .gz and .zst compress; - is stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) out: PathBuf,
-    /// Write the incidents' ground truth to this file, one JSON line each.
+    /// Write the incidents' ground truth to this file, one JSON line each: start, end, kind,
+    /// is_anomaly (0 for the harmless), service (where it began), services, lines.
     #[arg(long, value_name = "FILE")]
     pub(super) truth: Option<PathBuf>,
     /// Time of the first lines (RFC 3339).
@@ -228,5 +231,52 @@ fn topic(text: &str) -> Result<Topic, String> {
             partitions,
         }),
         _ => Err(format!("expected 1 to {PARTITIONS_MAX} partitions")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_have_names_and_limits() {
+        assert_eq!(
+            ["low", "medium", "high"].map(named_rate),
+            [Ok(0.5), Ok(5.0), Ok(50.0)]
+        );
+        assert_eq!(["0.1", "200000"].map(named_rate), [Ok(0.1), Ok(200_000.0)]);
+        assert!(
+            ["0", "200001", "NaN", "inf", "fast"]
+                .iter()
+                .all(|rate| named_rate(rate).is_err())
+        );
+    }
+
+    #[test]
+    fn addresses_must_be_reachable_by_name() {
+        assert_eq!(
+            listen("localhost:1").unwrap(),
+            listen("127.0.0.1:1").unwrap()
+        );
+        assert!(listen("0.0.0.0:9092").is_err() && listen("9092").is_err());
+        assert!(listen("[::1]:9092").is_ok());
+    }
+
+    #[test]
+    fn topics_are_checked() {
+        let partitions = |text| topic(text).map(|topic| topic.partitions);
+        assert_eq!(partitions("log-events.dlq:1"), Ok(1));
+        assert!(
+            ["a", ":1", "a:0", "a:1001", "a b:1", "a:x"]
+                .iter()
+                .all(|text| topic(text).is_err())
+        );
     }
 }

@@ -229,3 +229,39 @@ fn cascade_steps(
     }
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incidents_write_only_what_is_written_every_day() {
+        let catalog = Catalog::new();
+        let mut rng = stream(9, 0);
+        for kind in IncidentKind::HARD {
+            for _ in 0..20 {
+                let script = script(kind, 5.0, &catalog, &mut rng);
+                for step in &script.steps {
+                    let Line::Of(service, level, template) = &step.line else {
+                        continue;
+                    };
+                    let everyday = catalog.contains(*service, *level, template);
+                    assert_eq!(everyday, kind != IncidentKind::NewLine, "{kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn load_follows_the_day_and_the_promotion() {
+        const HOUR_US: i64 = 3_600 * MICROS_PER_SECOND;
+        let world = World::new(1, 10 * 24 * HOUR_US);
+        let load_at = |hour: i64| world.load(hour * HOUR_US, hour * HOUR_US);
+        assert!((load_at(15) - 1.6).abs() < 1e-9 && (load_at(3) - 0.4).abs() < 1e-9);
+        let day: f64 = (0..24).map(load_at).sum();
+        assert!((day / 24.0 - 1.0).abs() < 1e-9, "{day}");
+        // The promotion is at its height one and a half hours into day eight.
+        let height = world.load(193 * HOUR_US + HOUR_US / 2, 15 * HOUR_US);
+        assert!((height / 1.6 - 2.2).abs() < 1e-9, "{height}");
+    }
+}

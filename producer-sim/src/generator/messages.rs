@@ -1,7 +1,7 @@
 //! What the seven services write on an ordinary day: families of messages per service and level.
 //!
 //! Data only. A weight is the family's share among its service's lines of that level; `{name}` is a
-//! variable of `template.rs`. Words of incidents are in `incident.rs`, never here.
+//! variable of `template.rs`. Words of incidents are in `words.rs`, never here.
 
 use super::event::Level::{self, Debug, Error, Fatal, Info, Warn};
 
@@ -24,43 +24,25 @@ pub(super) struct Service {
 pub(super) const LEVEL_WEIGHTS: [u32; 5] = [200, 650, 100, 45, 5];
 
 /// Families that every service writes.
+#[rustfmt::skip]
 pub(super) const COMMON: &[Family] = &[
     (Info, 12, "{method} {endpoint} answered 200 in {ms} ms"),
     (Info, 3, "Configuration reloaded, {small} keys unchanged"),
     (Info, 4, "Connection pool holds {small} of 64 connections"),
     (Debug, 10, "cache hit for key {table}:{n}"),
-    (
-        Debug,
-        6,
-        "cache miss for key {table}:{n}, reading from store",
-    ),
-    (
-        Debug,
-        8,
-        "query on {table} took {ms} ms and returned {small} rows",
-    ),
+    (Debug, 6, "cache miss for key {table}:{n}, reading from store"),
+    (Debug, 8, "query on {table} took {ms} ms and returned {small} rows"),
     (Debug, 3, "request {uuid} carries {bytes} bytes"),
     (Warn, 5, "Slow query on {table}: {slow_ms} ms"),
     (Warn, 4, "Retrying call to {peer}, attempt {attempt} of 5"),
     (Warn, 3, "Heap use at {pct} percent on {host}"),
-    (
-        Error,
-        4,
-        "Call to {peer} failed after {slow_ms} ms: deadline exceeded",
-    ),
-    (
-        Error,
-        3,
-        "Could not acquire database connection within {slow_ms} ms",
-    ),
-    (
-        Fatal,
-        2,
-        "Worker {small} stopped by unhandled exception, restarting",
-    ),
+    (Error, 4, "Call to {peer} failed after {slow_ms} ms: deadline exceeded"),
+    (Error, 3, "Could not acquire database connection within {slow_ms} ms"),
+    (Fatal, 2, "Worker {small} stopped by unhandled exception, restarting"),
 ];
 
 /// The services.
+#[rustfmt::skip]
 pub(super) const SERVICES: &[Service] = &[
     Service {
         name: "api-gateway",
@@ -68,43 +50,15 @@ pub(super) const SERVICES: &[Service] = &[
         depends_on: &["auth-service", "order-service", "user-service"],
         families: &[
             (Info, 40, "Routed {method} {endpoint} to {peer} in {ms} ms"),
-            (
-                Info,
-                10,
-                "Client {ip} opened keep-alive connection on port {port}",
-            ),
-            (
-                Info,
-                6,
-                "Response compressed from {bytes} bytes, request {uuid}",
-            ),
+            (Info, 10, "Client {ip} opened keep-alive connection on port {port}"),
+            (Info, 6, "Response compressed from {bytes} bytes, request {uuid}"),
             (Info, 2, "TLS session resumed for client {ip}"),
-            (
-                Debug,
-                8,
-                "route table lookup for {endpoint} matched rule {small}",
-            ),
-            (
-                Debug,
-                4,
-                "header budget {bytes} bytes left for request {uuid}",
-            ),
-            (
-                Warn,
-                6,
-                "Client {ip} is close to its rate limit, {n} requests this minute",
-            ),
+            (Debug, 8, "route table lookup for {endpoint} matched rule {small}"),
+            (Debug, 4, "header budget {bytes} bytes left for request {uuid}"),
+            (Warn, 6, "Client {ip} is close to its rate limit, {n} requests this minute"),
             (Warn, 3, "Upstream {peer} answered slowly: {slow_ms} ms"),
-            (
-                Error,
-                6,
-                "Upstream {peer} closed the connection, request {uuid}",
-            ),
-            (
-                Error,
-                3,
-                "Bad request from {ip}: body of {bytes} bytes is not valid JSON",
-            ),
+            (Error, 6, "Upstream {peer} closed the connection, request {uuid}"),
+            (Error, 3, "Bad request from {ip}: body of {bytes} bytes is not valid JSON"),
             (Fatal, 2, "Listener on port {port} lost, rebinding"),
         ],
     },
@@ -114,26 +68,14 @@ pub(super) const SERVICES: &[Service] = &[
         depends_on: &["user-service"],
         families: &[
             (Info, 30, "User {user} signed in from {ip}"),
-            (
-                Info,
-                14,
-                "Access token issued for user {user}, session {session}",
-            ),
+            (Info, 14, "Access token issued for user {user}, session {session}"),
             (Info, 8, "Session {session} closed by user {user}"),
             (Info, 3, "Second factor confirmed for user {user}"),
             (Debug, 8, "password hash verified in {ms} ms"),
             (Debug, 5, "token {hex} decoded, expires in {n} s"),
             (Warn, 6, "Wrong password for user {user}, attempt {attempt}"),
-            (
-                Warn,
-                3,
-                "Token of session {session} has expired, asking for renewal",
-            ),
-            (
-                Error,
-                4,
-                "Sign-in of user {user} failed: directory did not answer",
-            ),
+            (Warn, 3, "Token of session {session} has expired, asking for renewal"),
+            (Error, 4, "Sign-in of user {user} failed: directory did not answer"),
             (Error, 2, "Signature of token {hex} does not verify"),
             (Fatal, 1, "Signing key store could not be opened, retrying"),
         ],
@@ -149,23 +91,11 @@ pub(super) const SERVICES: &[Service] = &[
             (Info, 3, "Preferences of user {user} saved"),
             (Debug, 7, "profile {user} served from replica {host}"),
             (Debug, 4, "avatar of user {user} has {bytes} bytes"),
-            (
-                Warn,
-                4,
-                "Profile of user {user} is incomplete: no postal code",
-            ),
+            (Warn, 4, "Profile of user {user} is incomplete: no postal code"),
             (Warn, 3, "Replica {host} is {slow_ms} ms behind"),
-            (
-                Error,
-                4,
-                "Profile of user {user} could not be saved: version conflict",
-            ),
+            (Error, 4, "Profile of user {user} could not be saved: version conflict"),
             (Error, 3, "No such user: {user}"),
-            (
-                Fatal,
-                1,
-                "Replica set without primary in {region}, waiting for election",
-            ),
+            (Fatal, 1, "Replica set without primary in {region}, waiting for election"),
         ],
     },
     Service {
@@ -173,37 +103,17 @@ pub(super) const SERVICES: &[Service] = &[
         weight: 14,
         depends_on: &["payment-service", "inventory-service"],
         families: &[
-            (
-                Info,
-                22,
-                "Order {order} placed by user {user}, {small} items, {money}",
-            ),
+            (Info, 22, "Order {order} placed by user {user}, {small} items, {money}"),
             (Info, 14, "Order {order} moved to state packed"),
             (Info, 8, "Order {order} handed to carrier in {region}"),
             (Info, 4, "Basket of user {user} priced at {money}"),
-            (
-                Debug,
-                7,
-                "state machine of {order}: {small} transitions so far",
-            ),
+            (Debug, 7, "state machine of {order}: {small} transitions so far"),
             (Debug, 5, "price rules evaluated for {sku} in {ms} ms"),
             (Warn, 4, "Order {order} waits for stock of {sku}"),
-            (
-                Warn,
-                3,
-                "Order {order} touched twice within {slow_ms} ms, second write ignored",
-            ),
-            (
-                Error,
-                5,
-                "Order {order} could not be placed: payment refused",
-            ),
+            (Warn, 3, "Order {order} touched twice within {slow_ms} ms, second write ignored"),
+            (Error, 5, "Order {order} could not be placed: payment refused"),
             (Error, 3, "Order {order} not found"),
-            (
-                Fatal,
-                1,
-                "Order journal segment {hex} unreadable, rebuilding from store",
-            ),
+            (Fatal, 1, "Order journal segment {hex} unreadable, rebuilding from store"),
         ],
     },
     Service {
@@ -211,29 +121,17 @@ pub(super) const SERVICES: &[Service] = &[
         weight: 12,
         depends_on: &["user-service"],
         families: &[
-            (
-                Info,
-                24,
-                "Payment {txn} of {money} authorised for user {user}",
-            ),
+            (Info, 24, "Payment {txn} of {money} authorised for user {user}"),
             (Info, 16, "Payment {txn} captured in {ms} ms"),
             (Info, 4, "Refund {txn} of {money} sent"),
-            (
-                Info,
-                2,
-                "Settlement file for {region} written, {n} payments",
-            ),
+            (Info, 2, "Settlement file for {region} written, {n} payments"),
             (Debug, 7, "risk score {small} for payment {txn}"),
             (Debug, 5, "acquirer handshake took {ms} ms"),
             (Warn, 5, "Payment {txn} needs manual review, amount {money}"),
             (Warn, 3, "Acquirer answered after {slow_ms} ms"),
             (Error, 6, "Payment {txn} declined by issuer"),
             (Error, 3, "Acquirer connection reset during payment {txn}"),
-            (
-                Fatal,
-                1,
-                "Ledger write of payment {txn} failed twice, stopping worker {small}",
-            ),
+            (Fatal, 1, "Ledger write of payment {txn} failed twice, stopping worker {small}"),
         ],
     },
     Service {
@@ -243,27 +141,15 @@ pub(super) const SERVICES: &[Service] = &[
         families: &[
             (Info, 24, "Stock of {sku} is now {n}"),
             (Info, 14, "Reserved {small} of {sku} for {order}"),
-            (
-                Info,
-                5,
-                "Delivery of {n} pieces of {sku} booked in {region}",
-            ),
+            (Info, 5, "Delivery of {n} pieces of {sku} booked in {region}"),
             (Info, 2, "Stock count of {region} finished, {n} articles"),
             (Debug, 8, "reservation {uuid} valid for {n} s"),
             (Debug, 5, "shelf index refreshed in {ms} ms"),
             (Warn, 6, "Stock of {sku} low: {small} left"),
             (Warn, 3, "Reservation {uuid} ran out before payment"),
             (Error, 5, "Cannot reserve {small} of {sku}: out of stock"),
-            (
-                Error,
-                3,
-                "Stock update for {sku} rejected: negative quantity",
-            ),
-            (
-                Fatal,
-                1,
-                "Warehouse link to {region} down, switching to journal",
-            ),
+            (Error, 3, "Stock update for {sku} rejected: negative quantity"),
+            (Fatal, 1, "Warehouse link to {region} down, switching to journal"),
         ],
     },
     Service {
@@ -280,11 +166,7 @@ pub(super) const SERVICES: &[Service] = &[
             (Warn, 3, "Push token of user {user} is outdated"),
             (Error, 5, "Mail to {email} bounced"),
             (Error, 3, "Push gateway refused message {uuid}"),
-            (
-                Fatal,
-                1,
-                "Outbox volume on {host} is read-only, sending paused",
-            ),
+            (Fatal, 1, "Outbox volume on {host} is read-only, sending paused"),
         ],
     },
 ];

@@ -128,6 +128,16 @@ pub(super) fn pick_peer(service: usize, rng: &mut ChaCha8Rng) -> &'static str {
 }
 
 #[cfg(test)]
+impl Catalog {
+    /// Returns whether `service` writes `template` at `level` on ordinary days.
+    pub(super) fn contains(&self, service: usize, level: Level, template: &Template) -> bool {
+        self.services.items[service][level as usize]
+            .items
+            .contains(template)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use rand::SeedableRng;
 

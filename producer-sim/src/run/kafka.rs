@@ -23,8 +23,8 @@ use crate::{failure::Failure, stop::Stop};
 
 /// How long the brokers may take to answer the first question.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to serve delivery reports when the client's queue is full, before trying again.
-const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// How long to wait when the client's queue is full, before trying again.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 
 /// Properties that the program decides itself: its promises depend on them.
 const RESERVED: [&str; 5] = [
@@ -153,10 +153,10 @@ impl Producer {
             match self.client.send(record) {
                 Ok(()) => return Ok(true),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
-                    if stop.is_raised() {
+                    if stop.wait_timeout(QUEUE_FULL_WAIT) {
                         return Ok(false);
                     }
-                    self.serve(QUEUE_FULL_WAIT);
+                    self.serve();
                     record = refused;
                 }
                 Err((source, _)) => {
@@ -169,9 +169,10 @@ impl Producer {
         }
     }
 
-    /// Serves delivery reports for `wait`.
-    pub(super) fn serve(&self, wait: Duration) {
-        self.client.poll(wait);
+    /// Serves the delivery reports that are there. Never waits: rdkafka's own wait burns a core for
+    /// the last millisecond of it.
+    pub(super) fn serve(&self) {
+        self.client.poll(Duration::ZERO);
     }
 
     /// Returns the delivery reports so far.

@@ -134,9 +134,10 @@ impl Run<'_> {
         loop {
             let wait = self.pace.wait(now_us(), due_us);
             if wait.is_some() || self.sent.is_multiple_of(HOUSEKEEPING_EVENTS) {
-                self.producer.serve(wait.unwrap_or_default());
+                let stopped = self.stop.wait_timeout(wait.unwrap_or_default());
+                self.producer.serve();
                 self.report_progress();
-                if self.stop.is_raised() || self.is_over() {
+                if stopped || self.is_over() {
                     return Next::Stop;
                 }
             }
@@ -180,9 +181,9 @@ impl Run<'_> {
 
     /// Waits for the acknowledgements, completes the ground truth and sums up.
     fn close(mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
-        let produced_for = self.started.elapsed();
+        let (produced_for, ended_us) = (self.started.elapsed(), now_us());
         let deliveries = self.producer.close(FLUSH_TIMEOUT);
-        for incident in self.generator.finish(now_us()) {
+        for incident in self.generator.finish(ended_us) {
             self.truth.write(&incident)?;
         }
         info!(
@@ -206,12 +207,8 @@ impl Run<'_> {
     }
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rounded figure for people; the value is finite and not negative"
-)]
-fn per_second(events: u64, elapsed: Duration) -> u64 {
-    (events as f64 / elapsed.as_secs_f64().max(1e-3)).round() as u64
+/// Returns events per second, to one decimal.
+#[allow(clippy::cast_precision_loss, reason = "a rounded figure for people")]
+fn per_second(events: u64, elapsed: Duration) -> f64 {
+    (events as f64 / elapsed.as_secs_f64().max(1e-3) * 10.0).round() / 10.0
 }

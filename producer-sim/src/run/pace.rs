@@ -7,9 +7,9 @@ use std::time::Duration;
 /// An event later than this is not hurried after: everything to come moves instead, so that events
 /// keep the time of their writing after the broker was away or slow.
 const BEHIND_MAX_US: i64 = 1_000_000;
-/// Longest single wait, so that a signal or the end of `--duration` is noticed in time.
+/// Longest single wait, so that the end of `--duration` and delivery reports are noticed in time.
 const WAIT_MAX_US: i64 = 100_000;
-/// Shortest wait: librdkafka waits in whole milliseconds, and events due sooner go in one batch.
+/// Shortest wait: events due sooner go together, as waking up for each would cost more than sending.
 const WAIT_MIN_US: i64 = 1_000;
 
 /// Keeps the pace.

@@ -143,7 +143,7 @@ impl Appender {
             }
             self.open = None;
         }
-        let regular = found.is_none_or(|found| found.is_file());
+        let regular = found.as_ref().is_none_or(Metadata::is_file);
         let file = OpenOptions::new()
             .read(regular)
             .append(true)
@@ -182,11 +182,12 @@ impl Appender {
                 open.read_to = 0;
             }
             let scan = scan(&open.file, open.read_to, length, &mut self.known)?;
-            open.read_to = scan.complete_to();
             let Some(torn) = scan.torn() else {
+                open.read_to = scan.complete_to();
                 open.torn = false;
                 return Ok(());
             };
+            // What was read is read again then: a torn sample has to find its alarm.
             open.torn = true;
             if !locked {
                 return Ok(());

@@ -1,0 +1,184 @@
+//! A stream's own recent past: its volume, how its lines clump, its trailing statistics.
+
+use serde::{Deserialize, Serialize};
+
+use super::counts::CountModel;
+use crate::features::{Observed, Trailing};
+
+/// Own windows before a stream's volume and repetition are judged.
+pub const COLD_WINDOWS: u32 = 20;
+/// Windows over which the past fades: an hour at 30 s.
+const MEMORY_WINDOWS: u32 = 120;
+/// Windows after which a lasting change of volume is taken for the new level: 2 h at 30 s.
+pub const LEVEL_SHIFT_WINDOWS: u32 = 240;
+/// One window moves the baseline by at most this many deviations: an incident is not a habit.
+const DEVIATIONS_MAX: f64 = 4.0;
+
+/// A stream's rolling baseline: what a score depends on besides the window and the model. Rides
+/// in the row as JSON and is read back when the partition is assigned again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Baseline {
+    /// Own windows that went into it.
+    pub windows: u32,
+    /// Lines a window, recent mean and variance.
+    mean: f64,
+    variance: f64,
+    /// Recent squared deviations of template counts, observed and expected.
+    clump_observed: f64,
+    clump_expected: f64,
+    /// Anomalous windows in a row; the volume is frozen meanwhile.
+    frozen: u32,
+    /// Statistics over the last 5 minutes and the last hour.
+    pub(super) trailing: Trailing,
+}
+
+/// What a window adds to the baseline.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaselineStep {
+    pub(super) lines: f64,
+    /// Squared deviations of template counts, observed and expected.
+    pub(super) clump: (f64, f64),
+    /// The window was judged anomalous.
+    pub(super) anomalous: bool,
+}
+
+impl Baseline {
+    /// Returns whether the stream is too young for its volume to be judged.
+    #[must_use]
+    pub fn is_cold(&self) -> bool {
+        self.windows < COLD_WINDOWS
+    }
+
+    /// Returns the recent mean number of lines a window.
+    #[must_use]
+    pub fn usual_lines(&self) -> f64 {
+        self.mean
+    }
+
+    /// Returns how many lines come as one: 1 if lines are as independent as in training, 30 if
+    /// each comes 30 times over.
+    pub(super) fn clump(&self) -> f64 {
+        if self.clump_expected > 0.0 {
+            (self.clump_observed / self.clump_expected).max(1.0)
+        } else {
+            1.0
+        }
+    }
+
+    /// Returns the model of the number of lines in the next window.
+    pub(super) fn volume(&self) -> CountModel {
+        let windows = f64::from(self.windows.clamp(1, MEMORY_WINDOWS));
+        // The mean is itself uncertain while young.
+        let variance = self.variance.max(self.mean) * (1.0 + 1.0 / windows);
+        let excess = (variance - self.mean).max(1e-9);
+        CountModel::with_size(self.mean, self.mean * self.mean / excess)
+    }
+
+    /// Adds the trailing statistics of a window; before it is scored.
+    pub(super) fn observe(&mut self, observed: &Observed, length_ms: i64) {
+        self.trailing.add(observed, length_ms);
+    }
+
+    /// Adds a window after it was scored. Returns whether a lasting change was just taken for the
+    /// new level.
+    pub(super) fn step(&mut self, step: BaselineStep) -> bool {
+        if step.anomalous && !self.is_cold() {
+            self.frozen += 1;
+            if self.frozen < LEVEL_SHIFT_WINDOWS {
+                return false;
+            }
+            *self = Self {
+                trailing: self.trailing,
+                ..Self::default()
+            };
+            self.learn(step);
+            return true;
+        }
+        self.frozen = 0;
+        self.learn(step);
+        false
+    }
+
+    fn learn(&mut self, step: BaselineStep) {
+        let cold = self.is_cold();
+        self.windows = self.windows.saturating_add(1);
+        let weight = 1.0 / f64::from(self.windows.min(MEMORY_WINDOWS));
+        let spread = DEVIATIONS_MAX * self.variance.max(self.mean).max(1.0).sqrt();
+        let mut deviation = step.lines - self.mean;
+        if !cold {
+            deviation = deviation.clamp(-spread, spread);
+        }
+        self.mean += weight * deviation;
+        self.variance = (1.0 - weight) * (self.variance + weight * deviation * deviation);
+        let (mut observed, expected) = step.clump;
+        if !cold {
+            observed = observed.min(DEVIATIONS_MAX * DEVIATIONS_MAX * self.clump() * expected);
+        }
+        self.clump_observed += weight * (observed.max(0.0) - self.clump_observed);
+        self.clump_expected += weight * (expected - self.clump_expected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet(lines: f64) -> BaselineStep {
+        BaselineStep {
+            lines,
+            clump: (lines, lines),
+            anomalous: false,
+        }
+    }
+
+    #[test]
+    fn a_stream_is_cold_for_its_first_windows() {
+        let mut baseline = Baseline::default();
+        for _ in 0..COLD_WINDOWS {
+            assert!(baseline.is_cold());
+            baseline.step(quiet(5.0));
+        }
+        assert!(!baseline.is_cold() && (baseline.usual_lines() - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_episode_freezes_the_volume_until_it_is_the_new_level() {
+        let mut baseline = Baseline::default();
+        (0..100).for_each(|i| assert!(!baseline.step(quiet(5.0 + f64::from(i % 3)))));
+        let before = baseline.usual_lines();
+        let loud = BaselineStep {
+            anomalous: true,
+            ..quiet(500.0)
+        };
+        for _ in 1..LEVEL_SHIFT_WINDOWS {
+            assert!(!baseline.step(loud));
+            assert!((baseline.usual_lines() - before).abs() < 1e-9);
+        }
+        assert!(baseline.step(loud), "the level shift is reported once");
+        assert!(baseline.is_cold() && (baseline.usual_lines() - 500.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn lines_that_all_come_thirty_times_raise_the_clump() {
+        let mut baseline = Baseline::default();
+        for _ in 0..COLD_WINDOWS {
+            baseline.step(BaselineStep {
+                clump: (900.0, 30.0),
+                ..quiet(150.0)
+            });
+        }
+        assert!((baseline.clump() - 30.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn json_gives_it_back_exactly() {
+        let mut baseline = Baseline::default();
+        for lines in [1.0 / 3.0, 7.1, 1e9 / 7.0, 0.0] {
+            baseline.step(quiet(lines));
+        }
+        let json = serde_json::to_string(&baseline).unwrap();
+        assert_eq!(serde_json::from_str::<Baseline>(&json).unwrap(), baseline);
+        assert!(json.len() < 700, "{}: {json}", json.len());
+    }
+}

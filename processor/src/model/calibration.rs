@@ -1,0 +1,112 @@
+//! From raw signals to one p-value.
+//!
+//! Each signal is turned into evidence, -ln of its p-value on normal time; the evidence is added
+//! up so that one screaming signal is enough and several mild ones add up; and the sum is itself
+//! calibrated. All distributions come from forward chaining: training time scored by what was
+//! fitted on earlier time only.
+
+use serde::{Deserialize, Serialize};
+
+use super::{bundle::BundleDefect, signals::Signals, tail::Tail};
+
+/// Evidence below about this many nats is what chance brings and adds little.
+const MILD: f64 = 2.0;
+
+/// The signals, in the order of [`Calibration::evidence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Novelty,
+    Repetition,
+    Critical,
+    Volume,
+    Distance,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Novelty,
+        Self::Repetition,
+        Self::Critical,
+        Self::Volume,
+        Self::Distance,
+    ];
+}
+
+/// Evidence per signal, in nats.
+pub(super) type Evidence = [f64; Kind::ALL.len()];
+
+/// The distributions of the signals on normal time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Calibration {
+    /// Windows it was learnt from.
+    pub(super) windows: u64,
+    /// Share of them that looks like incidents and was left out or given less weight.
+    pub(super) presumed_incidents: f64,
+    /// P(a line's surprisal >= x).
+    pub(super) line_surprisal: Tail,
+    pub(super) repetition: Tail,
+    pub(super) critical: Tail,
+    pub(super) volume: Tail,
+    pub(super) distance: Tail,
+    /// P(added evidence >= x).
+    pub(super) combined: Tail,
+}
+
+impl Calibration {
+    /// Returns what each signal is worth.
+    pub(super) fn evidence(&self, signals: &Signals) -> Evidence {
+        [
+            self.novelty(signals),
+            -self.repetition.ln_survival(signals.repetition),
+            -self.critical.ln_survival(signals.critical),
+            -self.volume.ln_survival(signals.volume),
+            -self.distance.ln_survival(signals.distance),
+        ]
+    }
+
+    /// The largest of n draws: 1 - (1 - P)^n, so that many lines are no reason by themselves.
+    fn novelty(&self, signals: &Signals) -> f64 {
+        if signals.lines <= 0.0 {
+            return 0.0;
+        }
+        let ln_p = self.line_surprisal.ln_survival(signals.surprisal);
+        let ln_expected = ln_p + signals.lines.max(1.0).ln();
+        if ln_expected < -20.0 {
+            return -ln_expected;
+        }
+        -(-(-ln_expected.exp()).exp_m1()).max(f64::MIN_POSITIVE).ln()
+    }
+
+    /// Returns ln of the combined p-value.
+    pub(super) fn ln_p(&self, evidence: &Evidence) -> f64 {
+        self.combined.ln_survival(added(evidence))
+    }
+
+    /// Checks what a file may have got wrong.
+    pub(super) fn check(&self) -> Result<(), BundleDefect> {
+        let share = self.presumed_incidents;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(BundleDefect::NotFinite("calibration"));
+        }
+        [
+            &self.line_surprisal,
+            &self.repetition,
+            &self.critical,
+            &self.volume,
+            &self.distance,
+            &self.combined,
+        ]
+        .into_iter()
+        .try_for_each(Tail::check)
+    }
+}
+
+/// Adds up evidence; strong signals count almost in full, mild ones little.
+pub(super) fn added(evidence: &Evidence) -> f64 {
+    evidence
+        .iter()
+        .map(|e| e.max(0.0))
+        .map(|e| e * e / (e + MILD))
+        .sum()
+}

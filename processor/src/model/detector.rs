@@ -1,0 +1,132 @@
+//! The scorer: one window at a time, against a bundle and the stream's baseline.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use super::{
+    Baseline, Bundle, ScoredWindow, Verdict,
+    baseline::BaselineStep,
+    calibration::Evidence,
+    explain::{Findings, explain},
+    profile::{Facts, TextCache},
+    signals::signals,
+};
+use crate::{
+    features::{observe, row},
+    window::ClosedWindow,
+};
+
+/// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
+const UNSEEN_TEXTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// Milliseconds in a day.
+const DAY_MS: f64 = 86_400_000.0;
+/// The budget is kept within one alarm in ten million windows and every second window.
+const LN_THRESHOLD_RANGE: (f64, f64) = (-16.118, -std::f64::consts::LN_2);
+
+/// Scores windows.
+#[derive(Debug)]
+pub struct Detector {
+    bundle: Arc<Bundle>,
+    ln_threshold: f64,
+    unseen: TextCache,
+}
+
+impl Detector {
+    /// Returns a scorer that spends `alarms_per_day` false alarms over `streams` streams on normal
+    /// time. Values that make no sense are brought to the nearest that do.
+    #[must_use]
+    pub fn new(bundle: Arc<Bundle>, alarms_per_day: f64, streams: usize) -> Self {
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window lengths and streams are small"
+        )]
+        let windows_per_day =
+            DAY_MS / bundle.window_length_ms() as f64 * streams.clamp(1, 1 << 30) as f64;
+        let ln_threshold = (alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day).ln();
+        Self {
+            ln_threshold: ln_threshold.clamp(LN_THRESHOLD_RANGE.0, LN_THRESHOLD_RANGE.1),
+            bundle,
+            unseen: TextCache::new(UNSEEN_TEXTS),
+        }
+    }
+
+    /// Returns the bundle.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        &self.bundle
+    }
+
+    /// Returns the combined p-value below which a window is anomalous.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.ln_threshold.exp()
+    }
+
+    /// Scores the stream's next window and moves its baseline on.
+    pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        let content = &self.bundle.content;
+        let mut facts = Facts {
+            profile: &content.profile,
+            unseen: &mut self.unseen,
+        };
+        let (observed, pairs) = observe(&window.content, &mut facts);
+        let length_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
+        baseline.observe(&observed, length_ms);
+        let features = row(&observed, &baseline.trailing);
+        let signals = signals(
+            (&content.profile, &content.density),
+            &observed,
+            &features,
+            baseline,
+            window.gap,
+        );
+        let evidence = content.calibration.evidence(&signals);
+        let mut verdict = self.verdict(&evidence);
+        verdict.cold = baseline.is_cold();
+        verdict.cluster_label = signals.cluster_label;
+        if observed.lines() > 0 {
+            let ln_p = content.calibration.distance.ln_survival(signals.distance);
+            verdict.dbscan_score = 1.0 - ln_p.exp();
+        }
+        let explanation = explain(&Findings {
+            content,
+            window: &window.content,
+            observed: &observed,
+            pairs: &pairs,
+            features: &features,
+            signals: &signals,
+            evidence: &evidence,
+            baseline,
+            detailed: verdict.is_anomaly,
+        });
+        if !window.gap {
+            verdict.level_shift = baseline.step(BaselineStep {
+                lines: f64::from(observed.lines()),
+                clump: signals.clump,
+                anomalous: verdict.is_anomaly,
+            });
+        }
+        ScoredWindow {
+            features,
+            verdict,
+            explanation,
+            baseline: baseline.clone(),
+            model_checksum: Arc::clone(self.bundle.checksum()),
+            window,
+        }
+    }
+
+    fn verdict(&self, evidence: &Evidence) -> Verdict {
+        let ln_p = self.bundle.content.calibration.ln_p(evidence);
+        let severity = -ln_p / std::f64::consts::LN_10;
+        let at_threshold = -self.ln_threshold / std::f64::consts::LN_10;
+        Verdict {
+            is_anomaly: ln_p < self.ln_threshold,
+            anomaly_score: severity / (severity + at_threshold),
+            severity,
+            cluster_label: -1,
+            dbscan_score: 0.0,
+            cold: false,
+            level_shift: false,
+        }
+    }
+}

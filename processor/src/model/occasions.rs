@@ -1,0 +1,86 @@
+//! How often a template really comes up: occasions, not lines.
+//!
+//! An incident repeats its lines for minutes, so that counting lines makes it look usual and
+//! blinds the model to the next one. Time is cut at three scales; the cells of a scale that hold
+//! the template tell how many occasions there were if they came independently, and the smallest
+//! of the three estimates is taken: bursts shrink to one occasion, steady lines keep their rate.
+
+/// Cell lengths in windows: one window, about 5 minutes, about an hour (at 30 s windows).
+const CELLS: [i64; 3] = [1, 10, 120];
+/// Fewest cells of a scale that make its estimate worth using.
+const CELLS_MIN: u32 = 10;
+/// A scale is used while at most this share of its cells is taken; fuller ones say little.
+const TAKEN_MAX: f64 = 0.5;
+
+/// Cells taken so far, per scale.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Occasions {
+    taken: [u32; CELLS.len()],
+    last: [i64; CELLS.len()],
+}
+
+impl Default for Occasions {
+    fn default() -> Self {
+        Self {
+            taken: [0; CELLS.len()],
+            last: [i64::MIN; CELLS.len()],
+        }
+    }
+}
+
+impl Occasions {
+    /// Records that it came up in `window`, a window number; windows come in time order.
+    pub(super) fn record(&mut self, window: i64) {
+        for (scale, length) in CELLS.iter().enumerate() {
+            let cell = window.div_euclid(*length);
+            if cell > self.last[scale] {
+                self.last[scale] = cell;
+                self.taken[scale] += 1;
+            }
+        }
+    }
+
+    /// Returns the estimated number of independent occasions within `elapsed`, the cells in which
+    /// there was anything at all; at most the
+    /// number of windows it came up in.
+    pub(super) fn estimate(&self, elapsed: &Self) -> f64 {
+        let mut smallest = f64::from(self.taken[0]);
+        for scale in 1..CELLS.len() {
+            let cells = f64::from(elapsed.taken[scale]);
+            let taken = f64::from(self.taken[scale]);
+            if elapsed.taken[scale] >= CELLS_MIN && taken <= TAKEN_MAX * cells {
+                // Poisson: a share exp(-occasions / cells) of the cells stays empty.
+                smallest = smallest.min(-cells * (-taken / cells).ln_1p());
+            }
+        }
+        smallest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(windows: impl IntoIterator<Item = i64>) -> Occasions {
+        let mut occasions = Occasions::default();
+        windows.into_iter().for_each(|w| occasions.record(w));
+        occasions
+    }
+
+    #[test]
+    fn a_burst_is_one_occasion_and_steady_lines_keep_their_rate() {
+        let elapsed = of(0..12_000);
+        let burst = of(5_000..5_040).estimate(&elapsed);
+        assert!((1.0..1.1).contains(&burst), "{burst}");
+        let steady = of((0..12_000).step_by(400)).estimate(&elapsed);
+        assert!((29.0..=30.0).contains(&steady), "{steady}");
+        let common = of(0..12_000).estimate(&elapsed);
+        assert!((common - 12_000.0).abs() < 1e-9, "{common}");
+    }
+
+    #[test]
+    fn short_histories_count_windows() {
+        let elapsed = of(0..50);
+        assert!((of([3, 4, 5]).estimate(&elapsed) - 3.0).abs() < 1e-9);
+    }
+}

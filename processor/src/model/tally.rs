@@ -1,0 +1,217 @@
+//! What training has counted so far: per template, per service, and per pair of the two.
+
+use super::{history::TrainingWindow, occasions::Occasions};
+use crate::event::Level;
+
+/// Added to the denominator of a clumping estimate, in pairs of lines: a handful of lines says
+/// little.
+const CLUMPING_PRIOR: f64 = 10.0;
+
+/// Counts of one template, service or pair.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count {
+    pub(super) lines: u64,
+    pub(super) occasions: Occasions,
+}
+
+/// Sums from which clumping is estimated, for one pair.
+#[derive(Clone, Copy, Debug, Default)]
+struct PairMoments {
+    /// Sum of squared lines.
+    squares: f64,
+    /// Sum of lines times the service's lines.
+    cross: f64,
+}
+
+/// Sums over windows, for one service.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ServiceSums {
+    /// Lines.
+    pub(super) lines: f64,
+    /// Squared lines.
+    pub(super) squares: f64,
+    /// `ERROR` and `FATAL` lines.
+    pub(super) critical: f64,
+    critical_squares: f64,
+    critical_cross: f64,
+}
+
+/// All counts up to some moment of training time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) windows: u64,
+    pub(super) lines: u64,
+    pub(super) elapsed: Occasions,
+    pub(super) templates: Vec<Count>,
+    pub(super) pairs: Vec<Count>,
+    pub(super) services: Vec<ServiceSums>,
+    moments: Vec<PairMoments>,
+    service_lines: Vec<f64>,
+}
+
+/// (service, template) of each pair, by number.
+pub(super) type PairKeys = [(u32, u32)];
+
+impl Tally {
+    /// Adds a window. `keys` has every pair it holds.
+    pub(super) fn add(&mut self, window: &TrainingWindow, keys: &PairKeys) {
+        self.windows += 1;
+        self.lines += u64::from(window.lines());
+        if window.pairs.is_empty() {
+            return;
+        }
+        self.elapsed.record(window.window);
+        self.pairs.resize(keys.len(), Count::default());
+        self.moments.resize(keys.len(), PairMoments::default());
+        for pair in &window.pairs {
+            let (service, template) = keys[pair.pair as usize];
+            let (service, template) = (service as usize, template as usize);
+            grow(&mut self.templates, template);
+            grow(&mut self.services, service);
+            grow(&mut self.service_lines, service);
+            let lines = u64::from(pair.lines);
+            for count in [
+                &mut self.templates[template],
+                &mut self.pairs[pair.pair as usize],
+            ] {
+                count.lines += lines;
+                count.occasions.record(window.window);
+            }
+            self.service_lines[service] += f64::from(pair.lines);
+        }
+        self.add_moments(window, keys);
+    }
+
+    fn add_moments(&mut self, window: &TrainingWindow, keys: &PairKeys) {
+        for &(service, critical) in &window.critical {
+            let service = service as usize;
+            grow(&mut self.services, service);
+            grow(&mut self.service_lines, service);
+            let critical = f64::from(critical);
+            let sums = &mut self.services[service];
+            sums.critical += critical;
+            sums.critical_squares += critical * critical;
+            sums.critical_cross += critical * self.service_lines[service];
+        }
+        for pair in &window.pairs {
+            let service = keys[pair.pair as usize].0 as usize;
+            let lines = f64::from(pair.lines);
+            let moments = &mut self.moments[pair.pair as usize];
+            moments.squares += lines * lines;
+            moments.cross += lines * self.service_lines[service];
+        }
+        for pair in &window.pairs {
+            let service = keys[pair.pair as usize].0 as usize;
+            let lines = std::mem::take(&mut self.service_lines[service]);
+            self.services[service].lines += lines;
+            self.services[service].squares += lines * lines;
+        }
+    }
+
+    /// Returns the estimated occasions of a template.
+    pub(super) fn template_occasions(&self, template: usize) -> f64 {
+        self.templates
+            .get(template)
+            .map_or(0.0, |count| count.occasions.estimate(&self.elapsed))
+    }
+
+    /// Returns, per template, how much its lines clump within windows (intraclass correlation).
+    pub(super) fn clumping(&self, keys: &PairKeys) -> Vec<f64> {
+        let mut sums = vec![(0.0, CLUMPING_PRIOR); self.templates.len()];
+        for ((moments, count), &(service, template)) in
+            self.moments.iter().zip(&self.pairs).zip(keys)
+        {
+            // Keys may run ahead of the counts: a pair that has not come yet says nothing.
+            if count.lines == 0 {
+                continue;
+            }
+            let service = &self.services[service as usize];
+            #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
+            let excess = excess(count.lines as f64, moments.squares, moments.cross, service);
+            let (numerator, denominator) = &mut sums[template as usize];
+            *numerator += excess.0;
+            *denominator += excess.1;
+        }
+        sums.into_iter()
+            .map(|(numerator, denominator)| (numerator / denominator).clamp(0.0, 1.0))
+            .collect()
+    }
+
+    /// Returns how much critical lines clump within windows (intraclass correlation).
+    pub(super) fn critical_clumping(&self) -> f64 {
+        let (mut numerator, mut denominator) = (0.0, CLUMPING_PRIOR);
+        for service in &self.services {
+            let excess = excess(
+                service.critical,
+                service.critical_squares,
+                service.critical_cross,
+                service,
+            );
+            numerator += excess.0;
+            denominator += excess.1;
+        }
+        (numerator / denominator).clamp(0.0, 1.0)
+    }
+
+    /// Returns the critical lines of all services.
+    pub(super) fn critical(&self) -> f64 {
+        self.services.iter().map(|service| service.critical).sum()
+    }
+}
+
+/// Variance beyond the binomial one, and what it would be if all lines of a window went together.
+fn excess(lines: f64, squares: f64, cross: f64, service: &ServiceSums) -> (f64, f64) {
+    if service.lines <= 0.0 {
+        return (0.0, 0.0);
+    }
+    let p = lines / service.lines;
+    let variance = squares - 2.0 * p * cross + p * p * service.squares;
+    let binomial = p * (1.0 - p);
+    (
+        variance - binomial * service.lines,
+        binomial * (service.squares - service.lines),
+    )
+}
+
+fn grow<T: Clone + Default>(list: &mut Vec<T>, index: usize) {
+    if list.len() <= index {
+        list.resize(index + 1, T::default());
+    }
+}
+
+/// Returns the `ERROR` and `FATAL` lines of a count per level.
+pub(super) fn critical_lines(levels: &[u32; Level::COUNT]) -> u32 {
+    levels[Level::Error as usize] + levels[Level::Fatal as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::history::PairLines;
+
+    fn tally(windows: impl Iterator<Item = Vec<(u32, u32)>>) -> Tally {
+        let keys = [(0, 0), (0, 1)];
+        let mut tally = Tally::default();
+        for (number, pairs) in (0..).zip(windows) {
+            let pairs = pairs.into_iter();
+            let pairs = pairs.map(|(pair, lines)| PairLines { pair, lines });
+            let mut window = TrainingWindow {
+                window: number,
+                pairs: pairs.collect(),
+                ..TrainingWindow::default()
+            };
+            window.levels[Level::Info as usize] = window.pairs.iter().map(|p| p.lines).sum();
+            tally.add(&window, &keys);
+        }
+        tally
+    }
+
+    #[test]
+    fn lines_that_come_together_clump_and_independent_ones_do_not() {
+        let together = tally((0..200).map(|i| vec![(i % 2, 10)]));
+        let clumping = together.clumping(&[(0, 0), (0, 1)]);
+        assert!(clumping.iter().all(|c| *c > 0.9), "{clumping:?}");
+        let even = tally((0..200).map(|_| vec![(0, 5), (1, 5)]));
+        assert!(even.clumping(&[(0, 0), (0, 1)]).iter().all(|c| *c < 0.01));
+    }
+}
