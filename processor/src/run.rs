@@ -25,6 +25,7 @@ use crate::{
     health::{self, Health},
     metrics::Metrics,
     model::Bundle,
+    pipeline::Shared,
     recovery::RecoveryDesk,
     replay,
     shutdown::Shutdown,
@@ -79,18 +80,14 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyhow::Result<()> {
     let listener = health::bind(config.http.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; set http.listen (--http-listen)",
-            config.http.listen
-        )
+        let address = config.http.listen;
+        format!("cannot listen on {address}; set http.listen (--http-listen)")
     })?;
     let topics = config.kafka.clone();
     let partitions = tokio::task::spawn_blocking(move || check_topics(&topics)).await??;
     let store = open_store(config).await?;
-
-    let clock = Clock::system();
     let metrics = Metrics::default();
-    let health = Arc::new(Health::new(clock.clone()));
+    let health = Arc::new(Health::new(Clock::system()));
     health.set_broker_up(true);
     tokio::spawn(probe_store(store.clone(), Arc::clone(&health)));
     let address = listener.local_addr()?;
@@ -101,45 +98,22 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
     ));
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
 
-    let (acks_sender, acks) = bounded(ACKS_QUEUE_MAX);
-    let sinks_config = config.sinks();
-    let (sinks, running) = Sinks::start(SinksSetup {
-        config: &sinks_config,
-        store: store.clone(),
-        kafka: &config.kafka.producer_config(),
-        clock: clock.clone(),
-        acks: acks_sender,
-        metrics: metrics.sink.clone(),
-        runtime: Handle::current(),
-    })?;
-    let worker = Worker::new(WorkerParts {
-        settings: WorkerSettings {
-            window: config.window.window_config(),
-            max_alert_age: MAX_ALERT_AGE,
-            idle_final: Duration::from_secs(config.window.idle_final_s.into()),
-        },
-        shared: replay::shared(config, Arc::new(bundle), partitions)?,
-        sinks,
-        acks,
-        desk: RecoveryDesk::new(store, Handle::current()),
-        clock,
-        health: Arc::clone(&health),
-        metrics: metrics.pipeline.clone(),
-    });
+    let shared = replay::shared(config, Arc::new(bundle), partitions)?;
+    let (worker, running) = start_worker(config, store, shared, (&metrics, &health))?;
     let stop = shutdown.clone();
-    let consumer = source::spawn(&config.kafka, metrics.source.clone(), worker, move || {
-        stop.requested()
-    })?;
+    let stop = move || stop.requested();
+    let consumer = source::spawn(&config.kafka, metrics.source.clone(), worker, stop)?;
+    let kafka = &config.kafka;
     tracing::info!(
-        brokers = config.kafka.brokers,
-        topic = config.kafka.input_topic,
-        group = config.kafka.consumer_group,
+        brokers = kafka.brokers,
+        topic = kafka.input_topic,
+        group = kafka.consumer_group,
         "processing"
     );
-    let closing = Duration::from_millis(config.kafka.shutdown_timeout_ms) + CONSUMER_CLOSE_WITHIN;
-    let report = watch(&consumer, &running, &shutdown, &health, closing).await;
+    let closing = Duration::from_millis(kafka.shutdown_timeout_ms) + CONSUMER_CLOSE_WITHIN;
+    let watched = watch(&consumer, &running, &shutdown, &health, closing).await;
     // The thread has ended, or is given up; either way nothing more is handed over.
-    let ended = report.and_then(|()| {
+    let ended = watched.and_then(|()| {
         consumer
             .join()
             .map_err(|_| anyhow!("the consumer thread panicked; see the log"))
@@ -155,6 +129,39 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
         "stopped"
     );
     Ok(())
+}
+
+fn start_worker(
+    config: &Config,
+    store: Option<Store>,
+    shared: Shared,
+    (metrics, health): (&Metrics, &Arc<Health>),
+) -> anyhow::Result<(Worker, RunningSinks)> {
+    let (acks_sender, acks) = bounded(ACKS_QUEUE_MAX);
+    let (sinks, running) = Sinks::start(SinksSetup {
+        config: &config.sinks(),
+        store: store.clone(),
+        kafka: &config.kafka.producer_config(),
+        clock: Clock::system(),
+        acks: acks_sender,
+        metrics: metrics.sink.clone(),
+        runtime: Handle::current(),
+    })?;
+    let worker = Worker::new(WorkerParts {
+        settings: WorkerSettings {
+            window: config.window.window_config(),
+            max_alert_age: MAX_ALERT_AGE,
+            idle_final: Duration::from_secs(config.window.idle_final_s.into()),
+        },
+        shared,
+        sinks,
+        acks,
+        desk: RecoveryDesk::new(store, Handle::current()),
+        clock: Clock::system(),
+        health: Arc::clone(health),
+        metrics: metrics.pipeline.clone(),
+    });
+    Ok((worker, running))
 }
 
 /// Returns once the consumer thread has ended.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use logguard::source::file::{FileError, FileFormat, FileRow, LogFile, ReadOptions, ReadSummary};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 /// A record as text: `line time LEVEL service|message label type`, or
@@ -276,32 +277,73 @@ fn formats_are_told_by_content_and_name() {
     }
 }
 
+/// Gives at most so many bytes at a time, as a pipe may.
+struct Trickle(std::io::Cursor<Vec<u8>>, usize);
+
+impl std::io::Read for Trickle {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let some = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..some])
+    }
+}
+
+/// The messages of the events, or `None` for a reject, from text that comes in small pieces.
+fn trickled(content: Vec<u8>, bytes: usize) -> Result<Vec<Option<String>>, FileError> {
+    let reader = Trickle(std::io::Cursor::new(content), bytes);
+    let file = LogFile::from_reader("pipe", reader, &ReadOptions::default())?;
+    assert_eq!(file.progress().total(), None);
+    let mut messages = Vec::new();
+    let mut line_before = 0;
+    file.read(&mut |record| {
+        // Not larger: a bare carriage return ends a record, but no line.
+        assert!(record.line >= line_before, "{record:?}");
+        line_before = record.line;
+        messages.push(match record.row {
+            FileRow::Event { event, .. } => Some(event.message.into_owned()),
+            FileRow::Rejected { .. } => None,
+        });
+        ControlFlow::Continue(())
+    })?;
+    Ok(messages)
+}
+
 #[test]
 fn a_pipe_is_read_like_a_file() {
-    /// Gives one byte at a time, as a pipe may.
-    struct Trickle(std::io::Cursor<Vec<u8>>);
-    impl std::io::Read for Trickle {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            let one = buffer.len().min(1);
-            self.0.read(&mut buffer[..one])
-        }
-    }
     let csv = b"timestamp,message\n1,x\n2,\"y\nz\"\n";
     let json = b"{\"timestamp\":1,\"message\":\"x\"}\n{\"timestamp\":2,\"message\":\"y\\nz\"}\n";
     for content in [csv.to_vec(), gzip(csv), json.to_vec(), gzip(json)] {
-        let reader = Trickle(std::io::Cursor::new(content));
-        let file = LogFile::from_reader("pipe", reader, &ReadOptions::default()).unwrap();
-        assert_eq!(file.progress().total(), None);
-        let mut messages = Vec::new();
-        file.read(&mut |record| {
-            let FileRow::Event { event, .. } = record.row else {
-                panic!("{record:?}");
-            };
-            messages.push(event.message.into_owned());
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        assert_eq!(messages, ["x", "y\nz"]);
+        let messages = trickled(content, 1).unwrap();
+        assert_eq!(messages, [Some("x".to_owned()), Some("y\nz".to_owned())]);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_a_csv_writer_writes_is_read(
+        messages in prop::collection::vec("[a\",;\r\n \u{e9}]{1,12}", 1..20),
+        bytes in 1_usize..40,
+    ) {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["message", "timestamp"]).unwrap();
+        for message in &messages {
+            writer.write_record([message, "1"]).unwrap();
+        }
+        let read = trickled(writer.into_inner().unwrap(), bytes).unwrap();
+        let written: Vec<Option<String>> = messages.into_iter().map(Some).collect();
+        prop_assert_eq!(read, written);
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_panic(
+        csv in "[a1\",\r\n\u{e9}]{0,200}",
+        json in "[a1\"{}:\r\n\u{e9}]{0,200}",
+        bytes in 1_usize..40,
+    ) {
+        let mut rows = 0;
+        for text in [format!("message,timestamp\nx,1\n{csv}"), format!("{{}}\n{json}")] {
+            rows += trickled(text.into_bytes(), bytes).unwrap().len();
+        }
+        prop_assert!(rows >= 2);
     }
 }
 

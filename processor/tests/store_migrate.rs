@@ -216,6 +216,33 @@ async fn a_role_without_rights_is_told_which() {
     assert!(!error.is_unreachable());
 }
 
+#[tokio::test]
+async fn a_database_of_another_encoding_is_refused() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let name = format!("{}_latin", database.name);
+    let admin = database.client().await;
+    admin
+        .batch_execute(&format!(
+            "CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        ))
+        .await
+        .unwrap();
+    let config = StoreConfig {
+        url: Some(Secret::new(with_database(&database.url, &name))),
+        ..StoreConfig::default()
+    };
+    let error = migrate(&config, MigrateOptions::default())
+        .await
+        .unwrap_err();
+    admin
+        .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+        .await
+        .unwrap();
+    assert!(error.to_string().contains("encoding LATIN1"), "{error}");
+}
+
 /// Returns the URL with another user.
 fn as_role(url: &str, role: &str) -> String {
     let server = url.rsplit_once('@').map_or(url, |(_, server)| server);

@@ -121,7 +121,7 @@ fn cut_service(name: Cow<'_, str>) -> Cow<'_, str> {
     }
     let end = name.floor_char_boundary(SERVICE_BYTES_MAX);
     match name {
-        Cow::Borrowed(name) => Cow::Borrowed(&name[..end]),
+        Cow::Borrowed(name) => Cow::Borrowed(name.split_at(end).0),
         Cow::Owned(mut name) => {
             name.truncate(end);
             Cow::Owned(name)

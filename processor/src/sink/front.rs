@@ -117,6 +117,14 @@ pub struct Sinks {
     results: Queue<WindowJob>,
     alarms: Queue<WindowJob>,
     letters: Queue<DeadLetter>,
+    dropped: StopFlag,
+}
+
+impl Drop for Sinks {
+    fn drop(&mut self) {
+        // Before the queues close: a sink that ends after this does so because it should.
+        self.dropped.set();
+    }
 }
 
 /// A sink's queue, and the count of what is in it.
@@ -146,6 +154,8 @@ pub struct RunningSinks {
     task: Option<JoinHandle<()>>,
     pending: [Gauge; 4],
     stop: StopFlag,
+    /// Set when [`Sinks`] is gone.
+    dropped: StopFlag,
     reopen: Reopen,
 }
 
@@ -155,6 +165,7 @@ impl Sinks {
     /// # Errors
     /// A Kafka setting is refused, or there is no thread to be had.
     pub fn start(setup: SinksSetup<'_>) -> Result<(Self, RunningSinks), SinkError> {
+        let dropped = StopFlag::default();
         let (stop, reopen, metrics) = (StopFlag::default(), Reopen::default(), &setup.metrics);
         let acks = AckSender::new(setup.acks, stop.clone());
         let producer = |sink, topic, queue_max| ProducerSetup {
@@ -208,6 +219,7 @@ impl Sinks {
                 sender: letters.0,
                 meter: metrics.meter("dead_letter"),
             },
+            dropped: dropped.clone(),
         };
         let threads = [
             ("results", results.1),
@@ -219,6 +231,7 @@ impl Sinks {
             task,
             pending,
             stop,
+            dropped,
             reopen,
         };
         Ok((sinks, running))
@@ -292,11 +305,14 @@ impl RunningSinks {
     /// end as well.
     #[must_use]
     pub fn dead_sink(&self) -> Option<&'static str> {
-        if self.task.as_ref().is_some_and(JoinHandle::is_finished) {
-            return Some("store");
-        }
-        let dead = self.threads.iter().find(|(_, thread)| thread.is_finished());
-        dead.map(|(sink, _)| *sink)
+        let dead = if self.task.as_ref().is_some_and(JoinHandle::is_finished) {
+            Some("store")
+        } else {
+            let dead = self.threads.iter().find(|(_, thread)| thread.is_finished());
+            dead.map(|(sink, _)| *sink)
+        };
+        // Asked last: the flag is set before a queue closes, so an end in order is seen as one.
+        dead.filter(|_| !self.dropped.is_set())
     }
 
     /// Waits until everything handed over is durable or the deadline has passed, and ends the

@@ -24,7 +24,7 @@ pub struct SinkMetrics {
     pub retries: Family<SinkLabel, Counter>,
     /// Windows or dead letters handed to the sink and not yet acknowledged.
     pub pending: Family<SinkLabel, Gauge>,
-    /// 1 while the last write succeeded, else 0.
+    /// 0 while the last write has failed, else 1.
     pub up: Family<SinkLabel, Gauge>,
     /// Rows not written since a final or complete one was there already.
     pub rows_kept: Counter,
@@ -65,7 +65,7 @@ impl SinkMetrics {
         );
         registry.register(
             "sink_up",
-            "Whether the last write succeeded",
+            "0 while the last write has failed",
             self.up.clone(),
         );
         registry.register(
@@ -128,6 +128,6 @@ pub struct SinkMeter {
     pub retries: Counter,
     /// Not yet acknowledged.
     pub pending: Gauge,
-    /// Whether the last write succeeded.
+    /// 0 while the last write has failed.
     pub up: Gauge,
 }

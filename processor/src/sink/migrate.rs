@@ -75,6 +75,7 @@ pub async fn migrate(
     config.validate()?;
     let server = config.server();
     let mut client = connect(config).await?;
+    check_encoding(&client, &server).await?;
     let locked = client
         .batch_execute(&format!(
             "SET lock_timeout = '{LOCK_TIMEOUT}'; SELECT pg_advisory_lock({LOCK})"
@@ -124,6 +125,21 @@ pub async fn check(config: &StoreConfig) -> Result<(), StoreError> {
             server,
             found,
             needed,
+        }),
+    }
+}
+
+/// Refuses a database that would refuse rows for the characters in them.
+async fn check_encoding(client: &Client, server: &str) -> Result<(), StoreError> {
+    let row = client
+        .query_one("SELECT current_setting('server_encoding')", &[])
+        .await
+        .map_err(|source| StoreError::from_postgres(server, "read the encoding", source))?;
+    match row.get::<_, String>(0) {
+        encoding if encoding == "UTF8" => Ok(()),
+        encoding => Err(StoreError::Encoding {
+            server: server.to_owned(),
+            encoding,
         }),
     }
 }

@@ -32,9 +32,10 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// Returns the state of a sink that works; `up` is set to 1 at its first success.
+    /// Returns the state of a sink that is taken to work until it fails: `up` is 1.
     #[must_use]
     pub fn new(sink: &'static str, retries: Counter, up: Gauge) -> Self {
+        up.set(1);
         Self {
             sink,
             retries,

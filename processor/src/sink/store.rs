@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
 pub use config::{SslMode, StoreConfig, StoreKind};
@@ -65,6 +65,17 @@ impl Store {
         })
     }
 
+    /// Returns the store that the settings ask for, `None` with [`StoreKind::None`].
+    ///
+    /// # Errors
+    /// As [`Store::new`].
+    pub fn configured(config: &StoreConfig, group: &str) -> Result<Option<Self>, StoreError> {
+        match config.kind {
+            StoreKind::Postgres => Self::new(config, group).map(Some),
+            StoreKind::None => Ok(None),
+        }
+    }
+
     /// Claims a partition: fences off whoever had it, and reads where its streams stand, in one
     /// round trip.
     ///
@@ -78,38 +89,20 @@ impl Store {
         partition: &TopicPartition,
         done_through: Option<EventTime>,
     ) -> Result<Claim, StoreError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(CLAIM_SQL);
-        let work = async {
-            let statement = statement.await?;
-            let done_through = done_through.map(EventTime::to_datetime);
-            let topic = row::without_nul(&partition.topic);
-            let first = format!("{topic}/{}", partition.partition);
-            // `/` is followed by `0` in byte order, so this is past the last `topic/partition/…`.
-            let past = format!("{first}0");
-            client
-                .query(
-                    &statement,
-                    &[
-                        &&*self.group,
-                        &topic,
-                        &partition.partition,
-                        &done_through,
-                        &first,
-                        &past,
-                    ],
-                )
-                .await
-        };
-        let rows = tokio::time::timeout(self.config.statement_timeout, work)
-            .await
-            .map_err(|source| StoreError::Unreachable {
-                server: self.config.server(),
-                source: source.into(),
-            })?
-            .map_err(|source| {
-                StoreError::from_postgres(&self.config.server(), "claim a partition", source)
-            })?;
+        let done_through = done_through.map(EventTime::to_datetime);
+        let topic = row::without_nul(&partition.topic);
+        let first = format!("{topic}/{}", partition.partition);
+        // `/` is followed by `0` in byte order, so this is past the last `topic/partition/…`.
+        let past = format!("{first}0");
+        let params: [&(dyn ToSql + Sync); 6] = [
+            &&*self.group,
+            &topic,
+            &partition.partition,
+            &done_through,
+            &first,
+            &past,
+        ];
+        let rows = self.query("claim a partition", CLAIM_SQL, &params).await?;
         let fence = rows.first().map_or(0, |row| row.get(0));
         let streams = rows.iter().filter_map(|row| recovered(partition, row));
         Ok(Claim {
@@ -125,6 +118,32 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         // Handing out a connection probes it.
         self.client().await.map(|_| ())
+    }
+
+    /// Runs one statement, prepared once per connection, within the statement timeout.
+    async fn query(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.client().await?;
+        let work = async {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        };
+        match tokio::time::timeout(self.config.statement_timeout, work).await {
+            Ok(answer) => answer
+                .map_err(|source| StoreError::from_postgres(&self.config.server(), action, source)),
+            Err(_) => {
+                // The statement may still be running: this connection is not to be used again.
+                drop(deadpool_postgres::Object::take(client));
+                Err(StoreError::Unreachable {
+                    server: self.config.server(),
+                    source: "no answer within `statement_timeout`".into(),
+                })
+            }
+        }
     }
 
     async fn client(&self) -> Result<deadpool_postgres::Object, StoreError> {

@@ -43,8 +43,8 @@ pub enum SslMode {
 pub struct StoreConfig {
     /// `postgres`, or `none` to keep nothing in a database. Default: `postgres`.
     pub kind: StoreKind,
-    /// `postgres://user:password@host:port/database`; stands in for the five fields below. Default:
-    /// none.
+    /// `postgres://user:password@host:port/database`; stands in for the five fields below. Its own
+    /// `sslmode` may be `disable`, `prefer` or `require`. Default: none.
     pub url: Option<Secret>,
     /// Host name, address or directory of a Unix socket. Default: `localhost`.
     pub host: String,

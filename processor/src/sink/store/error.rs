@@ -74,6 +74,17 @@ pub enum StoreError {
         /// Which migration, and why.
         source: Box<refinery::Error>,
     },
+    /// The database cannot hold every text.
+    #[error(
+        "the database of {server} has encoding {encoding}; logs need one created with ENCODING \
+         'UTF8'"
+    )]
+    Encoding {
+        /// `user@host:port/database`.
+        server: String,
+        /// The encoding found.
+        encoding: String,
+    },
     /// The schema is not there, or older than this program needs.
     #[error(
         "the database of {server} has {}, version {needed} is needed: run `logguard migrate`",

@@ -4,13 +4,13 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
+use tokio_postgres::types::ToSql;
 use tracing::error;
 
 use super::{
     Store, StoreError,
     batch::{Batch, Entry},
     columns::{Columns, upsert_sql},
-    connection::pool_error,
     error::{Chain, is_refused},
 };
 use crate::sink::{
@@ -156,39 +156,18 @@ impl Writer {
     }
 
     async fn write(&self, entries: &[Entry]) -> Result<Vec<RowOutcome>, WriteError> {
-        let config = &self.store.config;
-        let client = self
-            .store
-            .pool
-            .get()
-            .await
-            .map_err(|error| WriteError::Transient(pool_error(config, error)))?;
         let columns = Columns::of(entries.iter().map(|entry| &entry.row));
         let fences: Vec<i64> = entries.iter().map(|entry| entry.fence).collect();
         let group = &*self.store.group;
-        let mut params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&group];
+        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&group];
         params.extend(columns.params());
         params.push(&fences);
-        let work = async {
-            let statement = client.prepare_cached(&self.upsert).await?;
-            client.query(&statement, &params).await
-        };
-        let answer = tokio::time::timeout(config.statement_timeout, work).await;
-        let Ok(answer) = answer else {
-            // The statement may still be running: this connection is not to be used again.
-            drop(deadpool_postgres::Object::take(client));
-            return Err(WriteError::Transient(StoreError::Unreachable {
-                server: config.server(),
-                source: "no answer within `statement_timeout`".into(),
-            }));
-        };
-        let rows = answer.map_err(|source| {
-            if is_refused(&source) {
+        let answer = self.store.query("write rows", &self.upsert, &params).await;
+        let rows = answer.map_err(|error| match error {
+            StoreError::Statement { source, .. } if is_refused(&source) => {
                 WriteError::Refused(source)
-            } else {
-                let server = config.server();
-                WriteError::Transient(StoreError::from_postgres(&server, "write rows", source))
             }
+            error => WriteError::Transient(error),
         })?;
         let mut outcomes = vec![RowOutcome::Fenced; entries.len()];
         for row in rows {
