@@ -69,6 +69,7 @@ daemonize() {
   shift 2
   setsid "$@" >>"$log" 2>&1 </dev/null 9>&- &
   echo $! >"$pid_file"
+  disown # its end is looked for, not announced by the shell
   # For an instant the new process still carries this script's arguments, or none: nobody's mark.
   wait_until 10 has_become $! "$*" || die "could not start $1"
 }
