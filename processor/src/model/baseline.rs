@@ -66,13 +66,16 @@ impl Baseline {
         }
     }
 
-    /// Returns the model of the number of lines in the next window.
-    pub(super) fn volume(&self) -> CountModel {
+    /// Returns the model of the number of independent lines in the next window: the recent past,
+    /// widened by how much levels vary anyway (`level_variation`, squared and relative).
+    pub(super) fn volume(&self, level_variation: f64) -> CountModel {
+        let clump = self.clump();
+        let (mean, variance) = (self.mean / clump, self.variance / (clump * clump));
         let windows = f64::from(self.windows.clamp(1, MEMORY_WINDOWS));
         // The mean is itself uncertain while young.
-        let variance = self.variance.max(self.mean) * (1.0 + 1.0 / windows);
-        let excess = (variance - self.mean).max(1e-9);
-        CountModel::with_size(self.mean, self.mean * self.mean / excess)
+        let excess = (variance - mean).max(0.0) / (mean * mean).max(1e-9);
+        let spread = excess + level_variation + 1.0 / (windows * mean.max(1e-3));
+        CountModel::with_size(mean, 1.0 / spread)
     }
 
     /// Adds the trailing statistics of a window; before it is scored.
