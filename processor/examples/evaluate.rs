@@ -57,9 +57,8 @@ fn truth(scored: &ScoredWindow) -> bool {
 
 fn figures(scored: &[(ScoredWindow, bool)]) -> String {
     let count = |alarm: bool, label: bool| {
-        let same = |s: &&(ScoredWindow, bool)| {
-            s.0.verdict.is_anomaly == alarm && truth(&s.0) == label
-        };
+        let same =
+            |s: &&(ScoredWindow, bool)| s.0.verdict.is_anomaly == alarm && truth(&s.0) == label;
         scored.iter().filter(same).count()
     };
     let (tp, fp, fn_) = (count(true, true), count(true, false), count(false, true));

@@ -65,9 +65,7 @@ pub(super) fn signals(
         }
     }
     if !cold && !gap {
-        let model = baseline.volume(profile.level_variation);
-        let ln_p = model.ln_upper(lines / clump).min(model.ln_lower(lines / clump));
-        signals.volume = (-ln_p - std::f64::consts::LN_2).max(0.0);
+        signals.volume = baseline.volume(lines, profile.level_variation);
     }
     signals
 }
