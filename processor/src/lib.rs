@@ -8,11 +8,27 @@
 //!    └────────────────────── acks ◄─────────────────────────┘
 //! ```
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod decode;
+pub mod evaluate;
 pub mod event;
+pub mod exit;
 pub mod features;
+pub mod files;
+pub mod health;
+pub mod metrics;
 pub mod model;
+pub mod pipeline;
+pub mod progress;
+pub mod recovery;
+pub mod replay;
+pub mod run;
+pub mod secret;
+pub mod shutdown;
 pub mod sink;
 pub mod source;
+pub mod train;
 pub mod window;
+pub mod worker;

@@ -121,7 +121,7 @@ fn cut_service(name: Cow<'_, str>) -> Cow<'_, str> {
     }
     let end = name.floor_char_boundary(SERVICE_BYTES_MAX);
     match name {
-        Cow::Borrowed(name) => Cow::Borrowed(&name[..end]),
+        Cow::Borrowed(name) => Cow::Borrowed(name.split_at(end).0),
         Cow::Owned(mut name) => {
             name.truncate(end);
             Cow::Owned(name)
@@ -185,9 +185,11 @@ pub fn parse_timestamp(text: &str) -> Option<EventTime> {
         .and_then(|time| EventTime::from_millis(time.and_utc().timestamp_millis()))
 }
 
-/// Unix time by magnitude: a number of seconds is below 10^11 until the year 5138, one of
-/// milliseconds below 10^14, one of microseconds below 10^17.
-fn from_epoch(number: i64) -> Option<EventTime> {
+/// Returns the time of a Unix time whose unit is told by its magnitude: a number of seconds is
+/// below 10^11 until the year 5138, one of milliseconds below 10^14, one of microseconds below
+/// 10^17. `None` outside the years 1 to 9999.
+#[must_use]
+pub fn from_epoch(number: i64) -> Option<EventTime> {
     EventTime::from_millis(match number.unsigned_abs() {
         0..100_000_000_000 => number * 1_000,
         100_000_000_000..100_000_000_000_000 => number,

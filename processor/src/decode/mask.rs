@@ -22,7 +22,7 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The default rules, most specific first. `(?-u:…)` keeps them ASCII, which is many times faster
 /// and loses nothing: variables in log lines are ASCII.
-const DEFAULT_RULES: [(&str, &str); 12] = [
+const DEFAULT_RULES: [(&str, &str); 13] = [
     ("str", r#""[^"\r\n]*"|(?-u:\B)'[^'\r\n]*'(?-u:\B)"#),
     (
         "uuid",
@@ -48,13 +48,10 @@ const DEFAULT_RULES: [(&str, &str); 12] = [
         "path",
         r"(?:[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~-]+){2,}[/\\]?",
     ),
-    (
-        "hex",
-        r"(?-u:\b)(?:0[xX][0-9A-Fa-f]+|[0-9]+[a-f][0-9a-f]{6,}|[a-f]+[0-9][0-9a-f]{6,})(?-u:\b)",
-    ),
+    ("hex", r"(?-u:\b)0[xX][0-9A-Fa-f]+(?-u:\b)"),
     (
         "id",
-        r"(?-u:\b)(?:[A-Za-z][A-Za-z0-9]*(?:(?:_-?|-)[0-9]+)+|[A-Z]{1,4}[0-9]{2,})(?-u:\b)",
+        r"(?-u:\b)(?:[A-Za-z][A-Za-z0-9]*(?:(?:_-?|-)(?:[A-Za-z0-9]*[0-9][A-Za-z0-9]*|[a-f]{8,}))+|[A-Z]{1,4}[0-9]{2,})(?-u:\b)",
     ),
     (
         "duration",
@@ -65,6 +62,8 @@ const DEFAULT_RULES: [(&str, &str); 12] = [
         "num",
         r"-?(?-u:\b)[0-9]+(?:[.,:][0-9]+)*(?:[eE][+-]?[0-9]+)?(?:[kKMGT]i?[bB]?|[bB])?(?-u:\b)",
     ),
+    // After `num`, so that a long decimal number stays one.
+    ("hex", r"(?-u:\b)[0-9A-Fa-f]{8,}(?-u:\b)"),
 ];
 
 /// One masking rule.

@@ -11,7 +11,9 @@ mod json;
 mod mask;
 mod template;
 
-pub use json::{PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, parse_label, parse_timestamp};
+pub use json::{
+    PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp,
+};
 pub use mask::{MaskError, MaskRule, Masker};
 pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
 
@@ -36,11 +38,13 @@ pub enum RejectReason {
     Future,
     /// The event's window was final before it came.
     Late,
+    /// A row of a file does not fit the file's header.
+    BadRow,
 }
 
 impl RejectReason {
     /// Every reason, for metrics that list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tombstone,
         Self::TooLarge,
         Self::NotUtf8,
@@ -50,6 +54,7 @@ impl RejectReason {
         Self::NoTimestamp,
         Self::Future,
         Self::Late,
+        Self::BadRow,
     ];
 
     /// Returns the reason's stable name.
@@ -65,6 +70,7 @@ impl RejectReason {
             Self::NoTimestamp => "no_timestamp",
             Self::Future => "future",
             Self::Late => "late",
+            Self::BadRow => "bad_row",
         }
     }
 }

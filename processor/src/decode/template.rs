@@ -59,7 +59,7 @@ impl TemplateDictionary {
     /// Returns the template of `message`.
     pub fn resolve(&mut self, message: &str) -> &Arc<Template> {
         self.masked.clear();
-        let head = &message[..message.floor_char_boundary(TEMPLATE_BYTES_MAX)];
+        let (head, _) = message.split_at(message.floor_char_boundary(TEMPLATE_BYTES_MAX));
         self.masker.mask_into(head, &mut self.masked);
         let hash = xxh3_64(self.masked.as_bytes());
         if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {

@@ -9,7 +9,24 @@
 //!
 //! A sink acknowledges only what is durable. Sinks are idempotent: the same window may come again.
 
+mod ack;
+pub mod alarm_file;
+pub mod dead_letter;
+mod front;
+mod metrics;
+pub mod migrate;
+mod producer;
+pub mod results;
+pub mod retry;
+pub mod store;
+mod summary;
+
 use std::sync::Arc;
+
+pub use front::{
+    ACKS_QUEUE_MAX, CloseReport, RunningSinks, SinkError, Sinks, SinksConfig, SinksSetup,
+};
+pub use metrics::{SinkLabel, SinkMeter, SinkMetrics};
 
 use crate::{
     decode::Rejected,
@@ -27,8 +44,11 @@ pub struct WindowJob {
     pub scored: Arc<ScoredWindow>,
     /// The assignment under which it was scored.
     pub assignment: AssignmentId,
-    /// The fence issued by the store for that assignment; 0 without a store.
+    /// The fence issued by the store for that assignment; 0 without one: the store takes no row.
     pub fence: i64,
+    /// Its alarm goes to the file, if it is an anomaly. Not so for what is open at shutdown: the
+    /// next owner will know better.
+    pub alarm: bool,
     /// Its alarm is older than the configured age: for the file and the table, marked.
     pub stale: bool,
 }
@@ -62,6 +82,8 @@ pub enum Ack {
         partition: TopicPartition,
         /// The assignment under which it was scored.
         assignment: AssignmentId,
+        /// It was the row of an open window, which is replaced by the final one.
+        provisional: bool,
         /// Start of the window it counts for (a gap row counts for the window after the gap).
         window_start: EventTime,
     },

@@ -8,7 +8,31 @@
 //!
 //! Nothing here looks into a payload, and nothing but the consumer commits offsets.
 
+mod broker;
+mod consumer;
+mod context;
+mod error;
+pub mod file;
+mod kafka_config;
+mod kafka_properties;
+mod ledger;
+mod member;
+mod metadata;
+mod metrics;
+mod preflight;
+mod start;
+mod topic;
+
 use std::time::Instant;
+
+pub use consumer::{SourceReport, spawn};
+pub use error::SourceError;
+pub use kafka_config::{AssignmentStrategy, GroupProtocol, KafkaConfig, KafkaConfigError};
+pub use kafka_properties::KafkaProperties;
+pub use ledger::PartitionLedger;
+pub use metrics::{Heartbeat, OutcomeLabel, PartitionLabel, SourceMetrics};
+pub use preflight::check_topics;
+pub use topic::{PartitionSpan, TopicEvent, TopicReader, TopicSummary};
 
 use crate::event::{EventTime, NextOffset, TopicPartition};
 
@@ -61,6 +85,10 @@ pub struct StartPoint {
 /// none may block for longer than its deadline.
 pub trait RecordHandler {
     /// A partition is ours, still paused. Recovery may start now.
+    ///
+    /// For a partition that is ours already this means: forget what is open and begin again here,
+    /// because a rewind was asked for or because retention overtook reading (then
+    /// [`revoked`](Self::revoked) came just before).
     fn assigned(&mut self, start: StartPoint);
 
     /// Returns the partitions that became ready for records since the last call.
@@ -72,16 +100,23 @@ pub trait RecordHandler {
     /// The end of a partition was reached: every record there is has been handed over.
     fn caught_up(&mut self, partition: &TopicPartition);
 
-    /// Reading from the broker is known to be disturbed (or known to work again): silence is no
-    /// evidence while it is.
+    /// Reading is known to be disturbed (or known to work again): silence is no evidence while it
+    /// is. A transport error, a pause for lack of room, and waiting for room for long disturb it;
+    /// a record or the end of the partition from each partition concerned clear it.
     fn transport_error(&mut self, broken: bool);
 
     /// Does what waits to be done (acks, hand-over to sinks, timers) until `deadline` or until
     /// there is room for more records; returns whether there is.
     fn drain(&mut self, deadline: Instant) -> bool;
 
-    /// Returns the commit points that moved since the last call.
+    /// Returns the commit points that moved since the last call, by their metadata alone too.
     fn take_commit_points(&mut self) -> Vec<CommitPoint>;
+
+    /// Returns the partitions to be taken back to their committed offset and assigned again, to
+    /// be rebuilt from there.
+    fn take_rewinds(&mut self) -> Vec<TopicPartition> {
+        Vec::new()
+    }
 
     /// The partitions are about to go. Finishes what is final, waiting for acks until `deadline`;
     /// the commit points are taken right after. With `lost` they are gone already: forget them.

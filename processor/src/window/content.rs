@@ -70,9 +70,9 @@ impl WindowContent {
             self.anomalous += u32::from(label);
         }
         if event.level.is_critical() && self.samples.len() < SAMPLES_MAX {
-            let message = &event.message;
-            self.samples
-                .push(message[..message.floor_char_boundary(SAMPLE_BYTES_MAX)].into());
+            let message = event.message.as_ref();
+            let end = message.floor_char_boundary(SAMPLE_BYTES_MAX);
+            self.samples.push(message.split_at(end).0.into());
         }
         let Some(service) = self.service(&event.service) else {
             self.overflow += 1;

@@ -153,6 +153,21 @@ impl Windower {
         self.open.len()
     }
 
+    /// Returns whether a window that starts after `start` and ends by `end` is open.
+    #[must_use]
+    pub fn has_open_between(&self, start: Option<EventTime>, end: EventTime) -> bool {
+        let starts = self.open.keys();
+        starts
+            .copied()
+            .any(|open| Some(open) > start && self.end_of(open) <= end)
+    }
+
+    /// Returns whether the stream of `service` is known (`None` when grouped by partition).
+    #[must_use]
+    pub fn knows(&self, service: Option<&str>) -> bool {
+        self.streams.contains_key(service.unwrap_or_default())
+    }
+
     /// Returns how many streams are known.
     #[must_use]
     pub fn stream_count(&self) -> usize {
@@ -214,6 +229,12 @@ impl Windower {
             );
         }
         Placement::Counted { start, opened }
+    }
+
+    /// Moves the largest event time forward to `time`, for a partition whose clock goes on while
+    /// no record comes; never back.
+    pub fn advance(&mut self, time: EventTime) {
+        self.max_event_time = self.max_event_time.max(Some(time));
     }
 
     /// Closes, in window order, every window that the watermark has passed, and appends its rows:

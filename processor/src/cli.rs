@@ -1,0 +1,415 @@
+//! The command line: raw arguments only. What they mean together with the configuration file and
+//! the environment is `config`'s; what they do is `main`'s.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// Finds anomalies in log streams: Kafka in, 30-second windows, scores in PostgreSQL, alarms out.
+#[derive(Debug, Parser)]
+#[command(name = "logguard", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Configuration file; `logguard.toml` in the working directory if there is one.
+    #[arg(long, global = true, env = "LOGGUARD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to log, in tracing's filter syntax (`info`, `logguard=debug`).
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Settings come from defaults, then logguard.toml, then LOGGUARD_SECTION__KEY in the environment, \
+then flags; `logguard config print` shows the outcome.
+
+Exit codes: 0 ok, 1 findings, 2 usage, 3 configuration or input, 4 a dependency cannot be reached.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Score a topic's windows as they close, until SIGTERM or SIGINT.
+    #[command(after_help = "\
+Examples:
+  logguard run --kafka-brokers kafka:9092 --database-url postgres://logguard@db/logguard
+  logguard run --store none --anomaly-log /var/log/anomalies.log
+  logguard run --kafka security.protocol=SASL_SSL --kafka sasl.mechanisms=SCRAM-SHA-512")]
+    Run(RunArgs),
+    /// Learn a model from log files; labels are not needed.
+    #[command(after_help = "\
+Examples:
+  logguard train --input logs.parquet --model-dir model
+  logguard train --input monday.jsonl.gz --input tuesday.jsonl.gz --model-dir model
+  kcat -C -t log-events -e | logguard train --input - --model-dir model")]
+    Train(TrainArgs),
+    /// Score a file or a topic from beginning to end, and compare with its labels if it has any.
+    #[command(after_help = "\
+Examples:
+  logguard replay --input test.csv --model-dir model
+  logguard replay --input test.csv --model-dir model --json | jq .f1
+  logguard replay --from-kafka --kafka-brokers localhost:9092 --model-dir model --results out.jsonl")]
+    Replay(ReplayArgs),
+    /// Create or update the tables; safe to run from several places at once.
+    #[command(after_help = "\
+Examples:
+  logguard migrate --database-url postgres://logguard@localhost/logguard
+  logguard migrate --retention off        # keep old data (TimescaleDB)")]
+    Migrate(MigrateArgs),
+    /// Look at a model.
+    Model {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+    /// Look at the configuration.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// `logguard model …`
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Print what the model learnt.
+    Show {
+        /// Where the model is and how it is judged.
+        #[command(flatten)]
+        model: ModelArgs,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `logguard config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the effective configuration as TOML, secrets redacted.
+    Print,
+    /// Check the configuration and say what is wrong with it.
+    Check,
+}
+
+/// Where the model is and how it is judged.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ModelArgs {
+    /// Directory of the model bundle (`model.json`).
+    #[arg(long, value_name = "DIR")]
+    pub model_dir: Option<PathBuf>,
+    /// Most false alarm windows a day on normal time, over all streams together.
+    #[arg(long, value_name = "N")]
+    pub alarms_per_day: Option<f64>,
+}
+
+/// How windows are cut.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WindowArgs {
+    /// Window length in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub window: Option<u32>,
+    /// How far out of order records may come, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub lateness: Option<u32>,
+    /// What makes records one stream.
+    #[arg(long, value_name = "BY")]
+    pub group_by: Option<GroupByArg>,
+}
+
+/// What makes records one stream.
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupByArg {
+    /// One stream per partition.
+    Partition,
+    /// One stream per partition and service.
+    Service,
+}
+
+/// How Kafka is reached.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KafkaArgs {
+    /// Kafka bootstrap servers, comma separated.
+    #[arg(long, env = "KAFKA_BROKERS", value_name = "HOST:PORT")]
+    pub kafka_brokers: Option<String>,
+    /// Topic of the log events.
+    #[arg(long, value_name = "TOPIC")]
+    pub input_topic: Option<String>,
+    /// A librdkafka property; may be repeated.
+    #[arg(long = "kafka", value_name = "KEY=VALUE", value_parser = property)]
+    pub kafka_properties: Vec<(String, String)>,
+}
+
+/// How the database is reached.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StoreArgs {
+    /// PostgreSQL or TimescaleDB, `postgres://user:password@host:port/database`.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// How Kafka is reached.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// Topic of the results.
+    #[arg(long, value_name = "TOPIC")]
+    pub output_topic: Option<String>,
+    /// Topic of the records that could not be scored.
+    #[arg(long, value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
+    /// Consumer group; its members share the partitions.
+    #[arg(long, value_name = "GROUP")]
+    pub consumer_group: Option<String>,
+    /// How windows are cut.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where the model is and how it is judged.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Where rows go; with `none` baselines start cold after every restart.
+    #[arg(long = "store", value_name = "KIND")]
+    pub store_kind: Option<StoreKindArg>,
+    /// File that alarms are appended to.
+    #[arg(long, value_name = "FILE")]
+    pub anomaly_log: Option<PathBuf>,
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<String>,
+}
+
+/// Where rows go.
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKindArg {
+    /// PostgreSQL or TimescaleDB.
+    Postgres,
+    /// Nowhere.
+    None,
+}
+
+/// Flags of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Parquet, CSV or JSON lines, also .gz and .zst; `-` is standard input; may be repeated.
+    #[arg(long, required = true, value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// How windows are cut.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where the model goes and how it is judged.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Learn from events before this time only (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Print what was learnt as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Parquet, CSV or JSON lines, also .gz and .zst; `-` is standard input; may be repeated.
+    #[arg(long, required_unless_present = "from_kafka", value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// Read the input topic from its beginning to its present end, outside any group.
+    #[arg(long, conflicts_with = "input")]
+    pub from_kafka: bool,
+    /// How Kafka is reached.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// How windows are cut.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where the model is and how it is judged.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Score events from this time on only (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Column that holds the ground truth.
+    #[arg(long, value_name = "NAME", default_value = "is_anomaly")]
+    pub label_column: String,
+    /// Write every window's result message to this file, one JSON line each.
+    #[arg(long, value_name = "FILE")]
+    pub results: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Whether old rows are dropped (TimescaleDB): `off` keeps everything.
+    #[arg(long, value_name = "ON|OFF")]
+    pub retention: Option<OnOff>,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+pub enum OnOff {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Cli {
+    /// Returns the settings that flags give, in the shape of the configuration file.
+    #[must_use]
+    pub fn overrides(&self) -> Value {
+        let mut settings = Map::new();
+        put(&mut settings, "log", "filter", self.log.as_ref());
+        match &self.command {
+            Command::Run(args) => args.overrides(&mut settings),
+            Command::Train(args) => {
+                args.window.overrides(&mut settings);
+                args.model.overrides(&mut settings);
+            }
+            Command::Replay(args) => {
+                args.kafka.overrides(&mut settings);
+                args.window.overrides(&mut settings);
+                args.model.overrides(&mut settings);
+            }
+            Command::Migrate(args) => args.store.overrides(&mut settings),
+            Command::Model {
+                command: ModelCommand::Show { model, .. },
+            } => {
+                model.overrides(&mut settings);
+            }
+            Command::Config { .. } => {}
+        }
+        Value::Object(settings)
+    }
+}
+
+impl RunArgs {
+    fn overrides(&self, settings: &mut Map<String, Value>) {
+        self.kafka.overrides(settings);
+        self.window.overrides(settings);
+        self.model.overrides(settings);
+        self.store.overrides(settings);
+        put(
+            settings,
+            "kafka",
+            "output_topic",
+            self.output_topic.as_ref(),
+        );
+        put(
+            settings,
+            "kafka",
+            "dead_letter_topic",
+            self.dead_letter_topic.as_ref(),
+        );
+        put(
+            settings,
+            "kafka",
+            "consumer_group",
+            self.consumer_group.as_ref(),
+        );
+        put(settings, "store", "kind", self.store_kind);
+        put(settings, "alarms", "path", self.anomaly_log.as_ref());
+        put(settings, "http", "listen", self.http_listen.as_ref());
+    }
+}
+
+impl KafkaArgs {
+    fn overrides(&self, settings: &mut Map<String, Value>) {
+        put(settings, "kafka", "brokers", self.kafka_brokers.as_ref());
+        put(settings, "kafka", "input_topic", self.input_topic.as_ref());
+        if !self.kafka_properties.is_empty() {
+            let properties: Map<_, _> = self
+                .kafka_properties
+                .iter()
+                .map(|(key, value)| (key.clone(), json!(value)))
+                .collect();
+            put(settings, "kafka", "properties", Some(properties));
+        }
+    }
+}
+
+impl WindowArgs {
+    fn overrides(&self, settings: &mut Map<String, Value>) {
+        put(settings, "window", "length_s", self.window);
+        put(settings, "window", "lateness_ms", self.lateness);
+        put(settings, "window", "group_by", self.group_by);
+    }
+}
+
+impl ModelArgs {
+    fn overrides(&self, settings: &mut Map<String, Value>) {
+        put(settings, "model", "dir", self.model_dir.as_ref());
+        put(settings, "model", "alarms_per_day", self.alarms_per_day);
+    }
+}
+
+impl StoreArgs {
+    fn overrides(&self, settings: &mut Map<String, Value>) {
+        put(settings, "store", "url", self.database_url.as_ref());
+    }
+}
+
+fn put(settings: &mut Map<String, Value>, section: &str, key: &str, value: Option<impl Serialize>) {
+    if let Some(value) = value
+        && let Ok(value) = serde_json::to_value(value)
+        && let Some(section) = settings
+            .entry(section)
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
+    {
+        section.insert(key.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_take_the_shape_of_the_file() {
+        let cli = Cli::parse_from([
+            "logguard",
+            "run",
+            "--kafka-brokers",
+            "k:1",
+            "--window",
+            "10",
+            "--kafka",
+            "a.b=c=d",
+        ]);
+        assert_eq!(
+            cli.overrides(),
+            json!({
+                "kafka": {"brokers": "k:1", "properties": {"a.b": "c=d"}},
+                "window": {"length_s": 10},
+            })
+        );
+    }
+}

@@ -1,0 +1,348 @@
+//! The configuration: one documented structure, filled from defaults, then `logguard.toml`, then
+//! the environment, then flags. Checked once, here; nothing downstream asks again.
+//!
+//! A key that is not known is refused with its place. Secrets are never shown.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    decode::MaskRule,
+    event::TopicPartition,
+    sink::{
+        SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
+        results::ResultsConfig, store::StoreConfig,
+    },
+    source::KafkaConfig,
+    window::{GroupBy, WindowConfig},
+};
+
+/// Name of the configuration file looked for in the working directory.
+pub const FILE_NAME: &str = "logguard.toml";
+/// Prefix of environment variables: `LOGGUARD_KAFKA__BROKERS` is `kafka.brokers`.
+pub const ENV_PREFIX: &str = "LOGGUARD_";
+
+/// All settings.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Brokers, topics, group.
+    pub kafka: KafkaConfig,
+    /// How windows are cut.
+    pub window: WindowSection,
+    /// The model and how it is judged.
+    pub model: ModelSection,
+    /// Masking of variables.
+    pub mask: MaskSection,
+    /// The database.
+    pub store: StoreConfig,
+    /// The alarm file.
+    pub alarms: AlarmFileConfig,
+    /// The dead-letter topic.
+    pub dead_letters: DeadLetterSection,
+    /// Metrics and health.
+    pub http: HttpSection,
+    /// The program's own log.
+    pub log: LogSection,
+}
+
+/// How windows are cut.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WindowSection {
+    /// Window length in seconds, 1 to 86,400; 30 by default: long enough to hold a pattern, short
+    /// enough to be told of an incident while it lasts.
+    pub length_s: u32,
+    /// How far behind the largest event time a record may be, in milliseconds; 2,000 by default:
+    /// producers' batching delays lines by less.
+    pub lateness_ms: u32,
+    /// What makes records one stream: `partition` (default) or `service`.
+    pub group_by: GroupBy,
+    /// After this many seconds without a record the open windows of a partition become final by
+    /// the clock; 300 by default.
+    pub idle_final_s: u32,
+}
+
+impl Default for WindowSection {
+    fn default() -> Self {
+        Self {
+            length_s: 30,
+            lateness_ms: 2_000,
+            group_by: GroupBy::Partition,
+            idle_final_s: 300,
+        }
+    }
+}
+
+impl WindowSection {
+    /// Returns what the windower needs.
+    #[must_use]
+    pub fn window_config(&self) -> WindowConfig {
+        WindowConfig {
+            length_ms: i64::from(self.length_s) * 1_000,
+            lateness_ms: i64::from(self.lateness_ms),
+            group_by: self.group_by,
+        }
+    }
+}
+
+/// The model and how it is judged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// Directory of the bundle `model.json`; `model` by default.
+    pub dir: PathBuf,
+    /// Most false alarm windows a day on normal time, over all streams together, above 0; 1 by
+    /// default: what an on-call engineer will still read.
+    pub alarms_per_day: f64,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self {
+            dir: "model".into(),
+            alarms_per_day: 1.0,
+        }
+    }
+}
+
+/// Masking of variables, in training; the bundle carries the rules from there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaskSection {
+    /// Rules tried before the built-in ones, in order.
+    pub rules: Vec<MaskRule>,
+}
+
+/// The dead-letter topic; its name is among the topics of `kafka`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetterSection {
+    /// Late records copied per minute at most; beyond it they are only counted. 600 by default:
+    /// enough to see what is late, too little to double the traffic when a clock is wrong.
+    pub late_per_minute_max: u32,
+}
+
+impl Default for DeadLetterSection {
+    fn default() -> Self {
+        Self {
+            late_per_minute_max: 600,
+        }
+    }
+}
+
+/// Metrics and health.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSection {
+    /// Address of `/metrics`, `/livez` and `/readyz`; 127.0.0.1:9464 by default (9464 is the
+    /// port that OpenTelemetry reserves for Prometheus exporters). Port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
+    }
+}
+
+/// The program's own log, on standard error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    /// What to log, in tracing's filter syntax; `info` by default.
+    pub filter: String,
+    /// How: `text` (default) or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// Format of the program's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that is wrong with the configuration, one line each.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError(Vec<String>);
+
+impl From<String> for ConfigError {
+    fn from(defect: String) -> Self {
+        Self(vec![defect])
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Config {
+    /// Reads the configuration: defaults, then `file` (or `logguard.toml` if it is there), then
+    /// the environment, then `overrides` in the shape of the file.
+    ///
+    /// # Errors
+    /// Returns every unknown key, wrong type and impossible value.
+    pub fn load(file: Option<&Path>, overrides: Value) -> Result<Self, ConfigError> {
+        let file = match file {
+            Some(file) if !file.is_file() => {
+                let file = file.display();
+                let defect = format!("configuration file `{file}` does not exist");
+                return Err(ConfigError(vec![defect]));
+            }
+            Some(file) => Some(file),
+            None => Some(Path::new(FILE_NAME)).filter(|file| file.is_file()),
+        };
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        // Variables without a section (LOGGUARD_CONFIG, LOGGUARD_TEST_…) are not settings.
+        let env = Env::prefixed(ENV_PREFIX)
+            .filter(|key| key.as_str().contains("__"))
+            .split("__");
+        let figment = figment.merge(env).merge(Serialized::globals(overrides));
+        let config: Self = figment.extract().map_err(|errors| {
+            ConfigError(errors.into_iter().map(|error| error.to_string()).collect())
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let mut defects = Vec::new();
+        if !(1..=86_400).contains(&self.window.length_s) {
+            defects.push(format!(
+                "window.length_s is {}: expected 1 to 86400 seconds",
+                self.window.length_s
+            ));
+        }
+        let budget = self.model.alarms_per_day;
+        if !(budget.is_finite() && budget > 0.0) {
+            defects.push(format!(
+                "model.alarms_per_day is {budget}: expected a number above 0"
+            ));
+        }
+        defects.extend(self.kafka.validate().err().map(|error| error.to_string()));
+        defects.extend(self.store.validate().err().map(|error| error.to_string()));
+        if defects.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError(defects))
+        }
+    }
+
+    /// Returns the partition that the events of a file are taken to stand in: the first of the
+    /// input topic, so that a file and a topic of one partition give the same rows.
+    #[must_use]
+    pub fn file_partition(&self) -> TopicPartition {
+        TopicPartition {
+            topic: self.kafka.input_topic.as_str().into(),
+            partition: 0,
+        }
+    }
+
+    /// Returns the settings of the sinks.
+    #[must_use]
+    pub fn sinks(&self) -> SinksConfig {
+        SinksConfig {
+            store: self.store.clone(),
+            results: ResultsConfig {
+                topic: self.kafka.output_topic.clone(),
+            },
+            alarm_file: self.alarms.clone(),
+            dead_letter: DeadLetterConfig {
+                topic: self.kafka.dead_letter_topic.clone(),
+                late_per_minute_max: self.dead_letters.late_per_minute_max,
+            },
+        }
+    }
+
+    /// Returns the configuration as TOML, secrets redacted.
+    ///
+    /// # Errors
+    /// Returns an error if a value cannot be expressed in TOML.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(Some(&file), json!({}))
+    }
+
+    #[test]
+    fn defaults_are_valid_and_print() {
+        let config = load("").unwrap();
+        let printed = config.to_toml().unwrap();
+        assert!(
+            printed.contains("consumer_group = \"logguard-processor\""),
+            "{printed}"
+        );
+        load(&printed).unwrap();
+    }
+
+    #[test]
+    fn flags_beat_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        std::fs::write(&file, "[window]\nlength_s = 10\nlateness_ms = 5").unwrap();
+        let config = Config::load(Some(&file), json!({"window": {"length_s": 20}})).unwrap();
+        assert_eq!((config.window.length_s, config.window.lateness_ms), (20, 5));
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_refused_with_their_place() {
+        let error = load("[window]\nlenght_s = 10").unwrap_err().to_string();
+        assert!(
+            error.contains("lenght_s") && error.contains("c.toml"),
+            "{error}"
+        );
+        let error = load("[window]\nlength_s = 0\n[model]\nalarms_per_day = -1").unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("window.length_s is 0"), "{error}");
+        assert!(error.contains("model.alarms_per_day is -1"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let config = load("[store]\nurl = \"postgres://u:hunter2@h/d\"").unwrap();
+        assert!(!config.to_toml().unwrap().contains("hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,282 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::event::TopicPartition;
+
+const WINDOW_MS: i64 = 30_000;
+
+fn stream(partition: i32) -> StreamKey {
+    StreamKey {
+        partition: TopicPartition {
+            topic: "logs".into(),
+            partition,
+        },
+        service: None,
+    }
+}
+
+fn time(millis: i64) -> EventTime {
+    EventTime::from_millis(millis).unwrap()
+}
+
+/// A window by its number: `lines` of which `labelled` carry a label and `anomalous` are so.
+fn window(
+    stream: &StreamKey,
+    number: i64,
+    (lines, labelled, anomalous): (u64, u64, u64),
+    (alarmed, severity): (bool, f64),
+) -> EvaluatedWindow<'_> {
+    EvaluatedWindow {
+        stream,
+        bounds: WindowBounds {
+            start: time(number * WINDOW_MS),
+            end: time((number + 1) * WINDOW_MS),
+        },
+        lines,
+        labelled,
+        anomalous,
+        alarmed,
+        severity,
+    }
+}
+
+/// Ten windows in five minutes: two found, one missed, one false alarm, one alarm on a window
+/// without labels, one empty.
+fn mixed() -> Evaluation {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    let normal = (10, 10, 0);
+    for (number, lines, verdict) in [
+        (0, normal, (false, 0.1)),
+        (1, (10, 10, 3), (true, 5.0)),
+        (2, (10, 1, 1), (true, 4.0)),
+        (3, normal, (true, 3.5)),
+        (4, normal, (false, 0.3)),
+        (5, (0, 0, 0), (false, 0.0)),
+        (6, (10, 10, 1), (false, 0.3)),
+        (7, (10, 0, 0), (true, 9.0)),
+        (8, normal, (false, 0.2)),
+        (9, normal, (false, 0.2)),
+    ] {
+        evaluation.add(window(&stream, number, lines, verdict));
+    }
+    for (millis, kind) in [
+        (31_000, "spike"),
+        (32_000, "spike"),
+        (59_999, "cascade"),
+        (60_000, "spike"),
+        (185_000, "security"),
+        // No window holds this one.
+        (9_000_000, "spike"),
+    ] {
+        evaluation.add_anomaly_type(time(millis), kind);
+    }
+    evaluation
+}
+
+fn totals() -> RunTotals {
+    RunTotals {
+        events: 1_234_567,
+        rejected: 3,
+        late: 2,
+        seconds: 2.0,
+        alarms_per_day: Some(1.0),
+    }
+}
+
+#[test]
+fn counts_and_ratios_are_exact() {
+    let report = mixed().report(&totals());
+    assert_eq!((report.windows, report.alarms), (10, 4));
+    assert_eq!(report.anomalous_windows, Some(3));
+    let confusion = [report.tp, report.fp, report.fn_, report.tn];
+    assert_eq!(confusion, [Some(2), Some(1), Some(1), Some(5)]);
+    assert_eq!(report.precision, Some(2.0 / 3.0));
+    assert_eq!(report.recall, Some(2.0 / 3.0));
+    assert_eq!(report.f1, Some(4.0 / 6.0));
+    // Anomalous 5.0, 4.0 and 0.3 against normal 3.5, 0.3, 0.2, 0.2, 0.1, 0.0: 6 + 6 + 4.5 of 18.
+    assert_eq!(report.roc_auc, Some(16.5 / 18.0));
+    // 1/1 and 2/2, then 3/5 where the tie at 0.3 is one step.
+    assert_eq!(report.pr_auc, Some(2.6 / 3.0));
+    let sums = [
+        report.labelled_windows,
+        report.empty_windows,
+        report.unlabelled_windows,
+    ];
+    assert_eq!(sums, [8, 1, 1]);
+    assert_eq!(report.days, 300.0 / 86_400.0);
+    assert_eq!(report.alarms_per_day, Some(4.0 * 288.0));
+    assert_eq!(report.episodes, 2);
+    let budget = report.budget.unwrap();
+    assert_eq!((budget.actual, budget.usual_range), (1, Some((0, 0))));
+    assert!(!budget.kept);
+}
+
+#[test]
+fn recall_is_given_per_kind_of_anomaly() {
+    let types: Vec<(String, u64, u64, Option<f64>)> = mixed()
+        .report(&totals())
+        .anomaly_types
+        .into_iter()
+        .map(|kind| (kind.name, kind.windows, kind.alarmed, kind.recall))
+        .collect();
+    assert_eq!(
+        types,
+        [
+            ("cascade".to_owned(), 1, 1, Some(1.0)),
+            ("security".to_owned(), 1, 0, Some(0.0)),
+            ("spike".to_owned(), 2, 2, Some(1.0)),
+        ]
+    );
+}
+
+#[test]
+fn kinds_beyond_the_cap_are_counted_together() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    evaluation.add(window(&stream, 0, (1, 1, 1), (true, 1.0)));
+    for kind in 0..1_000 {
+        evaluation.add_anomaly_type(time(0), &format!("kind {kind:04}"));
+    }
+    let types = evaluation.report(&totals()).anomaly_types;
+    assert_eq!(types.len(), ANOMALY_TYPES_MAX + 1);
+    assert_eq!((types[0].name.as_str(), types[0].windows), (OTHER_TYPES, 1));
+}
+
+#[test]
+fn episodes_end_at_gaps_and_at_streams() {
+    let (first, second) = (stream(0), stream(1));
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    // 3, 4, 5 follow each other, given out of order; 7 stands alone; 8 is of another stream.
+    for number in [5, 3, 7, 4] {
+        evaluation.add(window(&first, number, (1, 0, 0), (true, 1.0)));
+    }
+    evaluation.add(window(&first, 6, (1, 0, 0), (false, 0.0)));
+    evaluation.add(window(&second, 8, (1, 0, 0), (true, 1.0)));
+    let report = evaluation.report(&RunTotals::default());
+    assert_eq!((report.alarms, report.episodes, report.streams), (5, 3, 2));
+}
+
+fn check_text(evaluation: &Evaluation, totals: &RunTotals, expected: &Expect) {
+    let mut text = Vec::new();
+    evaluation.report(totals).write_text(&mut text).unwrap();
+    expected.assert_eq(std::str::from_utf8(&text).unwrap());
+}
+
+fn check_json(evaluation: &Evaluation, totals: &RunTotals, expected: &Expect) {
+    let mut text = Vec::new();
+    evaluation.report(totals).write_json(&mut text).unwrap();
+    expected.assert_eq(std::str::from_utf8(&text).unwrap());
+}
+
+#[test]
+fn the_table_is_aligned() {
+    check_text(
+        &mixed(),
+        &totals(),
+        &expect![[r#"
+            events                1,234,567  in 2.0 s, 617,284 a second
+            rejected                      3  rows that could not be decoded
+            late                          2  events after their window was final
+            windows                      10  1 empty
+            days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:05:00.000Z
+            alarms                        4  1152.0 a day, in 2 episodes
+            false alarms                  1  0.00 expected at 1 a day (0 to 0 in 95 of 100 cases): budget exceeded
+
+                                      alarm     no alarm
+            anomalous                     2            1
+            normal                        1            5
+
+            precision                0.6667  of the alarms were right
+            recall                   0.6667  of the anomalous windows alarmed
+            f1                       0.6667
+            roc auc                  0.9167  of the severity, whatever the threshold
+            pr auc                   0.8667  average precision of the severity
+            best possible f1         0.8000  at severity 4.00, chosen by the labels: an upper bound, no result
+
+            anomaly type            windows      alarmed       recall
+            cascade                       1            1       1.0000
+            security                      1            0       0.0000
+            spike                         2            2       1.0000
+
+            Windows without lines count as normal.
+            Windows whose lines carry no label are in no ratio: 1.
+        "#]],
+    );
+}
+
+#[test]
+fn the_json_object_begins_with_the_promised_keys() {
+    check_json(
+        &mixed(),
+        &totals(),
+        &expect![[r#"
+        {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003472222222222222,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0},{"name":"security","windows":1,"alarmed":0,"recall":0.0},{"name":"spike","windows":2,"alarmed":2,"recall":1.0}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8}}
+    "#]],
+    );
+}
+
+#[test]
+fn unlabelled_input_has_no_precision() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    evaluation.add(window(&stream, 0, (5, 0, 0), (true, 2.0)));
+    evaluation.add(window(&stream, 1, (0, 0, 0), (false, 0.0)));
+    let totals = RunTotals {
+        events: 5,
+        alarms_per_day: Some(5760.0),
+        ..RunTotals::default()
+    };
+    check_text(
+        &evaluation,
+        &totals,
+        &expect![[r#"
+            events                        5  in 0.0 s
+            windows                       2  1 empty
+            days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:01:00.000Z
+            alarms                        1  1440.0 a day, in 1 episode
+            if all were false             1  4.00 expected at 5760 a day (1 to 8 in 95 of 100 cases): budget kept
+
+            The input carries no labels: alarms are counted, not judged.
+        "#]],
+    );
+    check_json(
+        &evaluation,
+        &totals,
+        &expect![[r#"
+        {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null}
+    "#]],
+    );
+}
+
+#[test]
+fn ratios_of_nothing_are_absent() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    evaluation.add(window(&stream, 0, (5, 5, 0), (false, 0.0)));
+    check_text(
+        &evaluation,
+        &RunTotals::default(),
+        &expect![[r#"
+        events                        0  in 0.0 s
+        windows                       1  0 empty
+        days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:00:30.000Z
+        alarms                        0  0.0 a day, in 0 episodes
+
+                                  alarm     no alarm
+        anomalous                     0            0
+        normal                        0            1
+
+        precision                     -  of the alarms were right
+        recall                        -  of the anomalous windows alarmed
+        f1                            -
+        roc auc                       -  of the severity, whatever the threshold
+        pr auc                        -  average precision of the severity
+    "#]],
+    );
+    let nothing = Evaluation::new(WINDOW_MS).report(&RunTotals::default());
+    assert_eq!(
+        (nothing.windows, nothing.start, nothing.alarms_per_day),
+        (0, None, None)
+    );
+}

@@ -1,0 +1,330 @@
+//! The stages of one partition, in order: the only file that names every one of them.
+//!
+//! ```text
+//! RawRecord ─► decode ─► template ─► window ─► (closed) ─► features + score ─► ScoredWindow
+//!                 └────────► Rejected ◄── late, future
+//! ```
+//!
+//! `run` and `replay` drive the same code, so what they say of the same records is the same.
+//! Pure: no clock, no I/O; the caller carries steps to sinks and ledger.
+
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+
+use crate::{
+    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
+    event::{EventTime, LogEvent, TopicPartition},
+    model::{Baseline, Detector, ScoredWindow},
+    source::RawRecord,
+    window::{ClosedWindow, FinalBy, Placement, Recovered, WindowConfig, Windower},
+};
+
+/// Most templates remembered by text; a service has hundreds. About 100 MB at worst.
+#[allow(clippy::expect_used, reason = "not zero")]
+pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
+    NonZeroUsize::new(200_000).expect("200,000 is not zero");
+/// Baselines of forgotten streams kept before they are cleared out.
+const BASELINES_SPARE: usize = 64;
+/// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
+/// must not close everyone's windows.
+pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
+
+/// What a record brought about, in order. Most records bring about nothing.
+#[derive(Clone, Debug)]
+pub enum Step<W> {
+    /// The record opened a window.
+    Opened {
+        /// Start of the window.
+        start: EventTime,
+        /// Offset of the record.
+        offset: i64,
+        /// Largest event time of the records before it.
+        max_event_time_before: Option<EventTime>,
+    },
+    /// A window closed. Those of one slot follow each other.
+    Closed(W),
+    /// The record was not counted.
+    Rejected {
+        /// Offset of the record.
+        offset: i64,
+        /// Why.
+        rejected: Rejected,
+        /// Largest event time of the records before it.
+        max_event_time_before: Option<EventTime>,
+    },
+}
+
+impl<W> Step<W> {
+    /// Returns the step with its closed window, if it has one, turned into something else.
+    fn map<V>(self, turn: impl FnOnce(W) -> V) -> Step<V> {
+        match self {
+            Self::Opened {
+                start,
+                offset,
+                max_event_time_before,
+            } => Step::Opened {
+                start,
+                offset,
+                max_event_time_before,
+            },
+            Self::Closed(window) => Step::Closed(turn(window)),
+            Self::Rejected {
+                offset,
+                rejected,
+                max_event_time_before,
+            } => Step::Rejected {
+                offset,
+                rejected,
+                max_event_time_before,
+            },
+        }
+    }
+}
+
+/// Decode and window: what training needs, and the first half of scoring.
+#[derive(Debug)]
+pub struct Intake {
+    windower: Windower,
+    closed: Vec<ClosedWindow>,
+}
+
+impl Intake {
+    /// Returns the intake of `partition` as it stands after `recovered`.
+    #[must_use]
+    pub fn new(config: WindowConfig, partition: TopicPartition, recovered: Recovered) -> Self {
+        Self {
+            windower: Windower::new(config, partition, recovered),
+            closed: Vec::new(),
+        }
+    }
+
+    /// Returns the windows, to look at.
+    #[must_use]
+    pub fn windower(&self) -> &Windower {
+        &self.windower
+    }
+
+    /// Takes one record as it came.
+    pub fn record(
+        &mut self,
+        dictionary: &mut TemplateDictionary,
+        record: RawRecord<'_>,
+        steps: &mut Vec<Step<ClosedWindow>>,
+    ) {
+        match decode::decode(record.payload, record.record_time) {
+            Ok(event) => match refuse_future(&event, record.record_time) {
+                None => self.event(dictionary, &event, record.offset, steps),
+                Some(rejected) => self.reject(record.offset, rejected, steps),
+            },
+            Err(rejected) => self.reject(record.offset, rejected, steps),
+        }
+    }
+
+    /// Takes one event that is decoded already.
+    pub fn event(
+        &mut self,
+        dictionary: &mut TemplateDictionary,
+        event: &LogEvent<'_>,
+        offset: i64,
+        steps: &mut Vec<Step<ClosedWindow>>,
+    ) {
+        let max_event_time_before = self.windower.max_event_time();
+        let template = dictionary.resolve(&event.message);
+        match self.windower.add(event, template, offset) {
+            Placement::Counted { start, opened } => {
+                if opened {
+                    steps.push(Step::Opened {
+                        start,
+                        offset,
+                        max_event_time_before,
+                    });
+                }
+            }
+            Placement::Late => {
+                let watermark = self.windower.watermark().unwrap_or_default();
+                let detail = format!("event time {}, watermark {watermark}", event.time);
+                self.reject(
+                    offset,
+                    Rejected {
+                        reason: RejectReason::Late,
+                        detail,
+                    },
+                    steps,
+                );
+            }
+            Placement::AlreadyDone => {}
+        }
+        self.close(FinalBy::Watermark, steps);
+    }
+
+    /// Takes a record that could not be decoded.
+    pub fn reject(&mut self, offset: i64, rejected: Rejected, steps: &mut Vec<Step<ClosedWindow>>) {
+        let max_event_time_before = self.windower.max_event_time();
+        steps.push(Step::Rejected {
+            offset,
+            rejected,
+            max_event_time_before,
+        });
+    }
+
+    /// Closes what the watermark has passed.
+    pub fn close(&mut self, final_by: FinalBy, steps: &mut Vec<Step<ClosedWindow>>) {
+        self.windower.close_final(final_by, &mut self.closed);
+        steps.extend(self.closed.drain(..).map(Step::Closed));
+    }
+
+    /// Moves the watermark by the clock, for a partition that has fallen idle, and closes what it
+    /// passes.
+    pub fn close_idle(&mut self, max_event_time: EventTime, steps: &mut Vec<Step<ClosedWindow>>) {
+        self.windower.advance(max_event_time);
+        self.close(FinalBy::Idle, steps);
+    }
+
+    /// Closes everything: the input has ended.
+    pub fn end(&mut self, steps: &mut Vec<Step<ClosedWindow>>) {
+        self.windower.close_all(&mut self.closed);
+        steps.extend(self.closed.drain(..).map(Step::Closed));
+    }
+}
+
+fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option<Rejected> {
+    let record_time = record_time?;
+    (event.time > record_time.saturating_add(FUTURE_MS_MAX)).then(|| Rejected {
+        reason: RejectReason::Future,
+        detail: format!("event time {}, record time {record_time}", event.time),
+    })
+}
+
+/// What the partitions of a process share: caches that change no result, and the model.
+#[derive(Debug)]
+pub struct Shared {
+    dictionary: TemplateDictionary,
+    detector: Detector,
+}
+
+impl Shared {
+    /// Returns the shared part for `detector`, with the masks its model was trained with.
+    ///
+    /// # Errors
+    /// Returns an error if a mask does not compile.
+    pub fn new(detector: Detector) -> Result<Self, MaskError> {
+        let masker = Masker::new(detector.bundle().masks())?;
+        let dictionary = TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX);
+        Ok(Self {
+            dictionary,
+            detector,
+        })
+    }
+}
+
+/// All stages of one partition.
+#[derive(Debug)]
+pub struct PartitionPipeline {
+    intake: Intake,
+    baselines: HashMap<Option<Arc<str>>, Baseline>,
+    steps: Vec<Step<ClosedWindow>>,
+}
+
+impl PartitionPipeline {
+    /// Returns the pipeline of `partition`, with the streams that the store knows of.
+    #[must_use]
+    pub fn new(
+        config: WindowConfig,
+        partition: TopicPartition,
+        start: Recovered,
+        baselines: Vec<(Option<Arc<str>>, Baseline)>,
+    ) -> Self {
+        Self {
+            intake: Intake::new(config, partition, start),
+            baselines: baselines.into_iter().collect(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// Returns the windows, to look at.
+    #[must_use]
+    pub fn windower(&self) -> &Windower {
+        self.intake.windower()
+    }
+
+    /// Takes one record as it came.
+    pub fn record(
+        &mut self,
+        shared: &mut Shared,
+        record: RawRecord<'_>,
+        steps: &mut Vec<Step<ScoredWindow>>,
+    ) {
+        self.intake
+            .record(&mut shared.dictionary, record, &mut self.steps);
+        self.score(shared, steps);
+    }
+
+    /// Takes one event of a file.
+    pub fn event(
+        &mut self,
+        shared: &mut Shared,
+        event: &LogEvent<'_>,
+        offset: i64,
+        steps: &mut Vec<Step<ScoredWindow>>,
+    ) {
+        self.intake
+            .event(&mut shared.dictionary, event, offset, &mut self.steps);
+        self.score(shared, steps);
+    }
+
+    /// Closes what the watermark has passed already: after a restart, before the first record.
+    pub fn close(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
+        self.intake.close(FinalBy::Watermark, &mut self.steps);
+        self.score(shared, steps);
+    }
+
+    /// Moves the watermark of an idle partition by the clock.
+    pub fn close_idle(
+        &mut self,
+        shared: &mut Shared,
+        max_event_time: EventTime,
+        steps: &mut Vec<Step<ScoredWindow>>,
+    ) {
+        self.intake.close_idle(max_event_time, &mut self.steps);
+        self.score(shared, steps);
+    }
+
+    /// Closes everything: the input has ended.
+    pub fn end(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
+        self.intake.end(&mut self.steps);
+        self.score(shared, steps);
+    }
+
+    /// Returns the windows still open, scored as they stand; nothing changes.
+    #[must_use]
+    pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
+        let mut baselines = self.baselines.clone();
+        let rows = self.intake.windower().open_rows().into_iter();
+        rows.map(|window| score_window(&mut baselines, &mut shared.detector, window))
+            .collect()
+    }
+
+    fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
+        for step in self.steps.drain(..) {
+            steps.push(
+                step.map(|window| score_window(&mut self.baselines, &mut shared.detector, window)),
+            );
+        }
+        let windower = self.intake.windower();
+        if self.baselines.len() > 2 * windower.stream_count() + BASELINES_SPARE {
+            self.baselines
+                .retain(|service, _| windower.knows(service.as_deref()));
+        }
+    }
+}
+
+fn score_window(
+    baselines: &mut HashMap<Option<Arc<str>>, Baseline>,
+    detector: &mut Detector,
+    window: ClosedWindow,
+) -> ScoredWindow {
+    let baseline = baselines.entry(window.stream.service.clone()).or_default();
+    if window.first {
+        *baseline = Baseline::default();
+    }
+    detector.score(window, baseline)
+}

@@ -1,0 +1,270 @@
+//! `logguard run`: starts every part of the live processor, waits for a signal or a failure, and
+//! stops the parts in order. `logguard migrate` is here too: it prepares what `run` needs.
+//!
+//! ```text
+//! model, store, sinks, HTTP ─► consumer thread (worker) ─► signal ─► drain ─► sinks closed ─► exit
+//! ```
+//!
+//! A part that ends by itself ends the process: a processor without its consumer must not linger.
+
+use std::{
+    io::Write,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow, bail};
+use crossbeam_channel::bounded;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{
+    cli::{MigrateArgs, OnOff},
+    clock::Clock,
+    config::Config,
+    health::{self, Health},
+    metrics::Metrics,
+    model::Bundle,
+    pipeline::Shared,
+    recovery::RecoveryDesk,
+    replay,
+    shutdown::Shutdown,
+    sink::{
+        ACKS_QUEUE_MAX, RunningSinks, Sinks, SinksSetup,
+        migrate::{self, MigrateOptions, Retention},
+        store::{Store, StoreKind},
+    },
+    source::{self, SourceError, SourceReport, check_topics},
+    worker::{Worker, WorkerParts, WorkerSettings},
+};
+
+/// How long the sinks may take to write what they hold once the consumer has stopped.
+const SINKS_CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// What closing the consumer may take beyond its own shutdown timeout; librdkafka is known to hang
+/// there now and then, and a process that hangs is worse than one that leaves the group by timeout.
+const CONSUMER_CLOSE_WITHIN: Duration = Duration::from_secs(20);
+/// How often the parts are looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// How often the store is asked whether it answers.
+const PROBE_STORE_EVERY: Duration = Duration::from_secs(5);
+/// Tokio threads: the sinks wait far more than they compute.
+const RUNTIME_THREADS: usize = 2;
+/// Alarms of windows older than this are marked stale: they are history, not news.
+const MAX_ALERT_AGE: Duration = Duration::from_secs(600);
+
+type ConsumerThread = thread::JoinHandle<Result<SourceReport, SourceError>>;
+
+/// Runs until a signal asks to stop.
+///
+/// # Errors
+/// Returns an error if the model, the topics or the schema are not as they must be, if a
+/// dependency cannot be reached at the start, or if a part fails for good.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let shutdown = Shutdown::install().context("failed to install the signal handlers")?;
+    let bundle = Bundle::load(&config.model.dir)?;
+    replay::check_window(config, &bundle)?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(run_parts(config, bundle, shutdown));
+    // Whatever still waits for a dead peer must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")
+}
+
+async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyhow::Result<()> {
+    let listener = health::bind(config.http.listen).await.with_context(|| {
+        let address = config.http.listen;
+        format!("cannot listen on {address}; set http.listen (--http-listen)")
+    })?;
+    let topics = config.kafka.clone();
+    let partitions = tokio::task::spawn_blocking(move || check_topics(&topics)).await??;
+    let store = open_store(config).await?;
+    let metrics = Metrics::default();
+    let health = Arc::new(Health::new(Clock::system()));
+    health.set_broker_up(true);
+    tokio::spawn(probe_store(store.clone(), Arc::clone(&health)));
+    let address = listener.local_addr()?;
+    tokio::spawn(health::serve(
+        listener,
+        Arc::clone(&health),
+        metrics.registry(),
+    ));
+    tracing::info!(%address, "serving /metrics, /livez and /readyz");
+
+    let shared = replay::shared(config, Arc::new(bundle), partitions)?;
+    let (worker, running) = start_worker(config, store, shared, (&metrics, &health))?;
+    let stop = shutdown.clone();
+    let stop = move || stop.requested();
+    let consumer = source::spawn(&config.kafka, metrics.source.clone(), worker, stop)?;
+    let kafka = &config.kafka;
+    tracing::info!(
+        brokers = kafka.brokers,
+        topic = kafka.input_topic,
+        group = kafka.consumer_group,
+        "processing"
+    );
+    let closing = Duration::from_millis(kafka.shutdown_timeout_ms) + CONSUMER_CLOSE_WITHIN;
+    let watched = watch(&consumer, &running, &shutdown, &health, closing).await;
+    // The thread has ended, or is given up; either way nothing more is handed over.
+    let ended = watched.and_then(|()| {
+        consumer
+            .join()
+            .map_err(|_| anyhow!("the consumer thread panicked; see the log"))
+    });
+    let left = running.close(Instant::now() + SINKS_CLOSE_WITHIN).await;
+    let report = ended??;
+    if !left.is_complete() {
+        tracing::warn!(?left, "not everything was written; it will be read again");
+    }
+    tracing::info!(
+        records = report.records,
+        committed = report.committed,
+        "stopped"
+    );
+    Ok(())
+}
+
+fn start_worker(
+    config: &Config,
+    store: Option<Store>,
+    shared: Shared,
+    (metrics, health): (&Metrics, &Arc<Health>),
+) -> anyhow::Result<(Worker, RunningSinks)> {
+    let (acks_sender, acks) = bounded(ACKS_QUEUE_MAX);
+    let (sinks, running) = Sinks::start(SinksSetup {
+        config: &config.sinks(),
+        store: store.clone(),
+        kafka: &config.kafka.producer_config(),
+        clock: Clock::system(),
+        acks: acks_sender,
+        metrics: metrics.sink.clone(),
+        runtime: Handle::current(),
+    })?;
+    let worker = Worker::new(WorkerParts {
+        settings: WorkerSettings {
+            window: config.window.window_config(),
+            max_alert_age: MAX_ALERT_AGE,
+            idle_final: Duration::from_secs(config.window.idle_final_s.into()),
+        },
+        shared,
+        sinks,
+        acks,
+        desk: RecoveryDesk::new(store, Handle::current()),
+        clock: Clock::system(),
+        health: Arc::clone(health),
+        metrics: metrics.pipeline.clone(),
+    });
+    Ok((worker, running))
+}
+
+/// Returns once the consumer thread has ended.
+///
+/// # Errors
+/// Returns an error if a sink died, or if the consumer does not end within `closing` after a stop
+/// was asked for.
+async fn watch(
+    consumer: &ConsumerThread,
+    running: &RunningSinks,
+    shutdown: &Shutdown,
+    health: &Health,
+    closing: Duration,
+) -> anyhow::Result<()> {
+    let reopen_asked = shutdown.reopen();
+    let mut reopened = *reopen_asked.borrow();
+    let mut stop_deadline = None;
+    while !consumer.is_finished() {
+        tokio::time::sleep(WATCH_EVERY).await;
+        if let Some(sink) = running.dead_sink() {
+            bail!("the {sink} sink ended by itself; see the log");
+        }
+        let asked = *reopen_asked.borrow();
+        if asked != reopened {
+            reopened = asked;
+            running.reopen().request();
+        }
+        if shutdown.requested() {
+            health.set_stopping();
+            let deadline = *stop_deadline.get_or_insert_with(|| Instant::now() + closing);
+            if Instant::now() > deadline {
+                bail!(
+                    "the Kafka consumer did not close within {} s; leaving it behind",
+                    closing.as_secs()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens the store and checks its schema. A server that cannot be reached now is waited for by the
+/// partitions; one that answers with a refusal ends the start.
+async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
+    if config.store.kind == StoreKind::None {
+        tracing::warn!("no store: rows are kept nowhere, and baselines start cold after a restart");
+        return Ok(None);
+    }
+    let store = Store::new(&config.store, &config.kafka.consumer_group)?;
+    match migrate::check(&config.store).await {
+        Ok(()) => {}
+        Err(error) if error.is_unreachable() => {
+            let server = config.store.server();
+            tracing::warn!(%server, %error, "the store cannot be reached yet; partitions wait");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Some(store))
+}
+
+/// Asks the store now and then whether it answers, for `/readyz`.
+async fn probe_store(store: Option<Store>, health: Arc<Health>) {
+    let Some(store) = store else {
+        health.set_store_up(true);
+        return;
+    };
+    loop {
+        health.set_store_up(store.ping().await.is_ok());
+        tokio::time::sleep(PROBE_STORE_EVERY).await;
+    }
+}
+
+/// Creates or updates the tables, and prints what was done.
+///
+/// # Errors
+/// Returns an error if the server cannot be reached or refuses.
+pub fn migrate(config: &Config, args: &MigrateArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let retention = match args.retention {
+        Some(OnOff::Off) => Retention::Off,
+        Some(OnOff::On) | None => Retention::On,
+    };
+    let report = runtime()?.block_on(migrate::migrate(
+        &config.store,
+        MigrateOptions { retention },
+    ))?;
+    if report.applied.is_empty() {
+        writeln!(
+            out,
+            "{}: up to date at version {}",
+            config.store.server(),
+            report.version
+        )?;
+    } else {
+        for name in &report.applied {
+            writeln!(out, "applied {name}")?;
+        }
+        writeln!(
+            out,
+            "{}: now at version {}",
+            config.store.server(),
+            report.version
+        )?;
+    }
+    writeln!(out, "{}", report.timescale)?;
+    Ok(())
+}

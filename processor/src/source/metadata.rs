@@ -1,0 +1,119 @@
+//! The metadata string of a committed offset, to and from [`CommitMetadata`].
+//!
+//! `{"v":1,"t":1766620000000,"d":1766619990000}`: version, largest event time before the offset,
+//! start of the last window such that it and all before it are done. Whatever is not exactly that
+//! is not ours: it decodes to `None`, never to a guess, and never panics.
+
+use serde::{Deserialize, Serialize};
+
+use super::CommitMetadata;
+use crate::event::EventTime;
+
+/// Version written, and the only one read.
+const VERSION: u32 = 1;
+
+/// Most bytes of metadata worth looking at: brokers store no more by default
+/// (`offset.metadata.max.bytes`).
+const METADATA_BYTES_MAX: usize = 4096;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    v: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    t: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    d: Option<i64>,
+}
+
+impl CommitMetadata {
+    /// Returns the string to commit, well below 100 bytes.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let wire = Wire {
+            v: VERSION,
+            t: self.max_event_time.map(EventTime::as_millis),
+            d: self.done_through.map(EventTime::as_millis),
+        };
+        // Three numbers always serialise; an empty string would read back as "not ours".
+        serde_json::to_string(&wire).unwrap_or_default()
+    }
+
+    /// Returns what `bytes` say, or `None` if they are not what [`encode`](Self::encode) writes.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > METADATA_BYTES_MAX {
+            return None;
+        }
+        let wire: Wire = serde_json::from_slice(bytes).ok()?;
+        if wire.v != VERSION {
+            return None;
+        }
+        let time = |millis: Option<i64>| match millis {
+            Some(millis) => EventTime::from_millis(millis).map(Some),
+            None => Some(None),
+        };
+        Some(Self {
+            max_event_time: time(wire.t)?,
+            done_through: time(wire.d)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MILLIS: std::ops::Range<i64> = -62_135_596_800_000..253_402_300_800_000;
+
+    #[test]
+    fn the_written_form_stays() {
+        let metadata = CommitMetadata {
+            max_event_time: EventTime::from_millis(1_766_620_000_000),
+            done_through: EventTime::from_millis(1_766_619_990_000),
+        };
+        let text = r#"{"v":1,"t":1766620000000,"d":1766619990000}"#;
+        assert_eq!(metadata.encode(), text);
+        assert_eq!(CommitMetadata::default().encode(), r#"{"v":1}"#);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_nothing() {
+        for bytes in [
+            &b""[..],
+            b"{}",
+            b"null",
+            b"offset reset by an operator",
+            br#"{"v":2,"t":1}"#,
+            br#"{"v":1,"t":"1"}"#,
+            br#"{"v":1,"t":9223372036854775807}"#,
+            br#"{"v":1,"x":1}"#,
+            b"\xff\xfe\x00",
+            &[b' '; METADATA_BYTES_MAX + 1],
+        ] {
+            assert_eq!(CommitMetadata::decode(bytes), None, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_back(
+            max in prop::option::of(MILLIS), done in prop::option::of(MILLIS),
+        ) {
+            let metadata = CommitMetadata {
+                max_event_time: max.and_then(EventTime::from_millis),
+                done_through: done.and_then(EventTime::from_millis),
+            };
+            prop_assert_eq!(CommitMetadata::decode(metadata.encode().as_bytes()), Some(metadata));
+        }
+
+        #[test]
+        fn any_bytes_decode_to_something_or_nothing(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(metadata) = CommitMetadata::decode(&bytes) {
+                prop_assert_eq!(CommitMetadata::decode(metadata.encode().as_bytes()), Some(metadata));
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Checks before anything starts: is there a broker, are there the topics?
+//!
+//! Nothing here creates a topic: a consumer asks, and consumers do not create what they ask for.
+
+use std::{sync::Mutex, time::Duration};
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{IsError, KafkaError, KafkaResult},
+    types::{RDKafkaErrorCode, RDKafkaRespErr},
+};
+
+use super::{KafkaConfig, SourceError, context};
+
+/// Longest wait for the brokers to answer, TLS and SASL handshakes included.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the same answer from a consumer that is connected.
+const RECHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to listen for the reason why no broker answered.
+const REASON_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Checks that the input, output and dead-letter topics exist, and returns how many partitions the
+/// input topic has.
+///
+/// # Errors
+/// [`SourceError::Unreachable`] when no broker answers within 10 s, else
+/// [`SourceError::MissingTopics`] with all that are missing, or [`SourceError::Denied`].
+pub fn check_topics(config: &KafkaConfig) -> Result<usize, SourceError> {
+    config.validate()?;
+    let client = connect(config)?;
+    let mut partitions = Vec::new();
+    let mut topics = Vec::new();
+    for (setting, topic) in config.topics() {
+        match metadata(&client, config, topic)? {
+            Some(found) => partitions.push(found.len()),
+            None => topics.push((setting, topic.to_owned())),
+        }
+    }
+    if topics.is_empty() {
+        return Ok(partitions.first().copied().unwrap_or(0));
+    }
+    Err(SourceError::MissingTopics {
+        brokers: config.brokers.clone(),
+        topics,
+    })
+}
+
+/// A consumer that keeps the last error's text.
+pub(super) type Client = BaseConsumer<LastError>;
+
+/// Returns a consumer that is in no group.
+pub(super) fn connect(config: &KafkaConfig) -> Result<Client, SourceError> {
+    let mut settings = config.reader_config();
+    // Assigning by hand needs a name, though nothing is joined and nothing committed under it.
+    settings.set("group.id", format!("{}-reader", config.consumer_group));
+    settings
+        .create_with_context(LastError::default())
+        .map_err(|source| SourceError::Client {
+            client: "reader",
+            source: source.into(),
+        })
+}
+
+/// Returns a topic's partitions, or `None` if there is no such topic.
+pub(super) fn metadata(
+    client: &Client,
+    config: &KafkaConfig,
+    topic: &str,
+) -> Result<Option<Vec<i32>>, SourceError> {
+    match partitions(client, topic, METADATA_TIMEOUT) {
+        Ok(partitions) => Ok(partitions),
+        Err(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+            Err(SourceError::Denied {
+                what: format!("topic `{topic}` (Describe)"),
+                source: Box::new(KafkaError::MetadataFetch(
+                    RDKafkaErrorCode::TopicAuthorizationFailed,
+                )),
+            })
+        }
+        Err(source) => Err(SourceError::Unreachable {
+            brokers: config.brokers.clone(),
+            reason: reason(client),
+            source: source.into(),
+        }),
+    }
+}
+
+/// Tells whether the broker knows nothing of a topic that is being read.
+pub(super) fn is_missing<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+) -> KafkaResult<bool> {
+    partitions(consumer, topic, RECHECK_TIMEOUT).map(|partitions| partitions.is_none())
+}
+
+fn partitions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    timeout: Duration,
+) -> KafkaResult<Option<Vec<i32>>> {
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let found = metadata.topics().iter().find(|it| it.name() == topic);
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    match found.error() {
+        None => {}
+        Some(
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID,
+        ) => return Ok(None),
+        // The topic is there; that its leader moves just now is no reason to refuse it.
+        Some(error) if error.is_error() && found.partitions().is_empty() => {
+            return Err(KafkaError::MetadataFetch(error.into()));
+        }
+        Some(_) => {}
+    }
+    let ids = found.partitions().iter();
+    Ok(Some(
+        ids.map(rdkafka::metadata::MetadataPartition::id).collect(),
+    ))
+}
+
+/// Returns the text of the last error, serving the client's events for a moment to get it.
+fn reason(client: &Client) -> String {
+    if let Some(Err(error)) = client.poll(REASON_TIMEOUT) {
+        tracing::debug!(error = %error, "no broker answered");
+    }
+    client.context().take()
+}
+
+/// Keeps the text of the last error.
+#[derive(Default)]
+pub(super) struct LastError(Mutex<String>);
+
+impl LastError {
+    fn take(&self) -> String {
+        let reason = self.0.lock().map(|mut it| std::mem::take(&mut *it));
+        let reason = reason.unwrap_or_default();
+        if reason.is_empty() {
+            "no answer in time".to_owned()
+        } else {
+            reason
+        }
+    }
+}
+
+impl ClientContext for LastError {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        context::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let all_down = KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        let at_end = KafkaError::Global(RDKafkaErrorCode::PartitionEOF);
+        // "1/1 brokers are down" says less than what came before it.
+        if error != all_down
+            && error != at_end
+            && let Ok(mut last) = self.0.lock()
+        {
+            reason.clone_into(&mut last);
+        }
+    }
+}
+
+impl ConsumerContext for LastError {}

@@ -1,0 +1,115 @@
+//! `logguard train`: log files to a model bundle.
+//!
+//! ```text
+//! files ─► intake (decode, window) ─► Trainer ─► Bundle ─► model.json
+//! ```
+//!
+//! Labels are not used. The old bundle stays in place until the new one is complete.
+
+use std::io::{self, Write};
+
+use crate::{
+    cli::TrainArgs,
+    config::Config,
+    decode::{Masker, TemplateDictionary},
+    files::{parse_time, read_events},
+    model::{Bundle, BundleSummary, Trainer},
+    pipeline::{DICTIONARY_TEMPLATES_MAX, Intake, Step},
+    progress::CountBar,
+    source::file::ReadOptions,
+    window::{ClosedWindow, Recovered},
+};
+
+/// Trains on the files of `args` and prints what was learnt.
+///
+/// # Errors
+/// Returns an error if a file cannot be read, if there is too little to learn from, or if the
+/// bundle cannot be written.
+pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let bundle = learn(config, args)?;
+    let path = bundle.save(&config.model.dir)?;
+    let summary = bundle.summary();
+    if args.json {
+        serde_json::to_writer(&mut *out, &summary)?;
+        writeln!(out)?;
+    } else {
+        write_summary(&summary, out)?;
+        writeln!(out, "written to {}", path.display())?;
+    }
+    Ok(())
+}
+
+fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<Bundle> {
+    let until = args.until.as_deref().map(parse_time).transpose()?;
+    let rules = [config.mask.rules.clone(), Masker::default_rules()].concat();
+    let mut dictionary = TemplateDictionary::new(Masker::new(&rules)?, DICTIONARY_TEMPLATES_MAX);
+    let window = config.window.window_config();
+    let mut intake = Intake::new(window, config.file_partition(), Recovered::default());
+    let mut trainer = Trainer::new(&rules, window.length_ms)?;
+    let mut steps = Vec::new();
+    let options = ReadOptions::default();
+    read_events(&args.input, &options, window.lateness_ms, &mut |item| {
+        if until.is_none_or(|until| item.event.time < until) {
+            intake.event(&mut dictionary, &item.event, item.offset, &mut steps);
+            add_closed(&mut trainer, &mut steps);
+        }
+        Ok(())
+    })?;
+    intake.end(&mut steps);
+    add_closed(&mut trainer, &mut steps);
+    if trainer.untracked_lines() > 0 {
+        tracing::warn!(
+            lines = trainer.untracked_lines(),
+            "lines of templates or services beyond what is told apart; are all variables masked?"
+        );
+    }
+    let mut bar = None;
+    let bundle = trainer.finish(&mut |progress| {
+        let bar = bar.get_or_insert_with(|| CountBar::new("calibrating", progress.total));
+        bar.set(progress.windows);
+    })?;
+    Ok(bundle)
+}
+
+/// Writes what a model learnt, for a person.
+///
+/// # Errors
+/// Returns an error if `out` cannot be written.
+pub fn write_summary(summary: &BundleSummary, out: &mut impl Write) -> io::Result<()> {
+    let BundleSummary {
+        from,
+        to,
+        lines,
+        windows,
+        templates,
+        services,
+        ..
+    } = summary;
+    let BundleSummary {
+        terms,
+        core_points,
+        eps,
+        calibration_windows,
+        ..
+    } = summary;
+    let incidents = 100.0 * summary.presumed_incidents;
+    writeln!(out, "span         {from} to {to}")?;
+    writeln!(out, "lines        {lines}")?;
+    writeln!(out, "windows      {windows}")?;
+    writeln!(out, "templates    {templates} ({terms} terms)")?;
+    writeln!(out, "services     {services}")?;
+    writeln!(out, "core points  {core_points} (eps {eps:.3})")?;
+    writeln!(
+        out,
+        "calibration  {calibration_windows} windows scored by earlier ones, {incidents:.2} % look \
+         like incidents"
+    )
+}
+
+fn add_closed(trainer: &mut Trainer, steps: &mut Vec<Step<ClosedWindow>>) {
+    for step in steps.drain(..) {
+        if let Step::Closed(window) = step {
+            trainer.add(&window);
+        }
+    }
+}

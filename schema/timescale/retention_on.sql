@@ -1,0 +1,3 @@
+-- Applied by every `migrate` with retention on: results are kept 30 days, raw lines 7.
+SELECT add_retention_policy('anomaly_results', INTERVAL '30 days', if_not_exists => true);
+SELECT add_retention_policy('log_events', INTERVAL '7 days', if_not_exists => true);
