@@ -9,6 +9,8 @@ use crate::features::{Observed, Trailing};
 pub const COLD_WINDOWS: u32 = 20;
 /// Windows over which the past fades: an hour at 30 s.
 const MEMORY_WINDOWS: u32 = 120;
+/// Windows over which the last minutes fade: five at 30 s.
+const RECENT_WINDOWS: u32 = 10;
 /// Windows after which a lasting change of volume is taken for the new level: 2 h at 30 s.
 pub const LEVEL_SHIFT_WINDOWS: u32 = 240;
 /// One window moves the baseline by at most this many deviations: an incident is not a habit.
@@ -24,6 +26,8 @@ pub struct Baseline {
     /// Lines a window, recent mean and variance.
     mean: f64,
     variance: f64,
+    /// Lines a window over the last minutes.
+    recent: f64,
     /// Recent squared deviations of template counts, observed and expected.
     clump_observed: f64,
     clump_expected: f64,
@@ -66,13 +70,28 @@ impl Baseline {
         }
     }
 
-    /// Returns the model of the number of lines in the next window.
-    pub(super) fn volume(&self) -> CountModel {
+    /// Returns -ln p of a number of lines, both ways, as far as lines are independent. It has to be
+    /// unlikely both for the last hour and for the last minutes: a step up or down is news when it
+    /// comes, not for as long as it lasts.
+    pub(super) fn volume(&self, lines: f64, level_variation: f64) -> f64 {
+        let clump = self.clump();
+        let lines = lines / clump;
+        let spread = self.volume_spread(clump) + level_variation;
+        let unlikely = |mean: f64| {
+            let model = CountModel::with_size(mean / clump, 1.0 / spread);
+            let ln_p = model.ln_upper(lines).min(model.ln_lower(lines));
+            (-ln_p - std::f64::consts::LN_2).max(0.0)
+        };
+        unlikely(self.mean).min(unlikely(self.recent))
+    }
+
+    /// Squared relative spread of the recent past beyond chance.
+    fn volume_spread(&self, clump: f64) -> f64 {
+        let (mean, variance) = (self.mean / clump, self.variance / (clump * clump));
         let windows = f64::from(self.windows.clamp(1, MEMORY_WINDOWS));
         // The mean is itself uncertain while young.
-        let variance = self.variance.max(self.mean) * (1.0 + 1.0 / windows);
-        let excess = (variance - self.mean).max(1e-9);
-        CountModel::with_size(self.mean, self.mean * self.mean / excess)
+        let excess = (variance - mean).max(0.0) / (mean * mean).max(1e-9);
+        excess + 1.0 / (windows * mean.max(1e-3))
     }
 
     /// Adds the trailing statistics of a window; before it is scored.
@@ -83,6 +102,8 @@ impl Baseline {
     /// Adds a window after it was scored. Returns whether a lasting change was just taken for the
     /// new level.
     pub(super) fn step(&mut self, step: BaselineStep) -> bool {
+        let weight = 1.0 / f64::from(self.windows.saturating_add(1).min(RECENT_WINDOWS));
+        self.recent += weight * (step.lines - self.recent);
         if step.anomalous && !self.is_cold() {
             self.frozen += 1;
             if self.frozen < LEVEL_SHIFT_WINDOWS {
@@ -90,6 +111,7 @@ impl Baseline {
             }
             *self = Self {
                 trailing: self.trailing,
+                recent: self.recent,
                 ..Self::default()
             };
             self.learn(step);

@@ -19,16 +19,14 @@ pub(super) enum Kind {
     Repetition,
     Critical,
     Volume,
-    Distance,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 4] = [
         Self::Novelty,
         Self::Repetition,
         Self::Critical,
         Self::Volume,
-        Self::Distance,
     ];
 }
 
@@ -43,11 +41,14 @@ pub(super) struct Calibration {
     pub(super) windows: u64,
     /// Share of them that looks like incidents and was left out or given less weight.
     pub(super) presumed_incidents: f64,
-    /// P(a line's surprisal >= x).
+    /// P(a pair's surprisal >= x).
     pub(super) line_surprisal: Tail,
+    /// P(ln(1 - ln p) >= x) of the models' p-values, as are the next two.
     pub(super) repetition: Tail,
     pub(super) critical: Tail,
     pub(super) volume: Tail,
+    /// P(distance to the nearest core point >= x, in eps). It is reported and not added up: it moves
+    /// with the other signals and with the number of lines, and drowned the one that mattered.
     pub(super) distance: Tail,
     /// P(added evidence >= x).
     pub(super) combined: Tail,
@@ -58,20 +59,19 @@ impl Calibration {
     pub(super) fn evidence(&self, signals: &Signals) -> Evidence {
         [
             self.novelty(signals),
-            -self.repetition.ln_survival(signals.repetition),
-            -self.critical.ln_survival(signals.critical),
-            -self.volume.ln_survival(signals.volume),
-            -self.distance.ln_survival(signals.distance),
+            tempered(&self.repetition, signals.repetition),
+            tempered(&self.critical, signals.critical),
+            tempered(&self.volume, signals.volume),
         ]
     }
 
-    /// The largest of n draws: 1 - (1 - P)^n, so that many lines are no reason by themselves.
+    /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself.
     fn novelty(&self, signals: &Signals) -> f64 {
-        if signals.lines <= 0.0 {
+        if signals.draws <= 0.0 {
             return 0.0;
         }
         let ln_p = self.line_surprisal.ln_survival(signals.surprisal);
-        let ln_expected = ln_p + signals.lines.max(1.0).ln();
+        let ln_expected = ln_p + signals.draws.max(1.0).ln();
         if ln_expected < -20.0 {
             return -ln_expected;
         }
@@ -100,6 +100,13 @@ impl Calibration {
         .into_iter()
         .try_for_each(Tail::check)
     }
+}
+
+/// What a model's p-value is worth, given how such p-values were distributed on normal time. Their
+/// tail is taken for a power law: bursts come in all sizes. Training may only weaken what the model
+/// claims: where it was too cautious at training's few lines it need not be so at many.
+fn tempered(tail: &Tail, minus_ln_p: f64) -> f64 {
+    (-tail.ln_survival(minus_ln_p.ln_1p())).min(minus_ln_p)
 }
 
 /// Adds up evidence; strong signals count almost in full, mild ones little.

@@ -18,24 +18,26 @@ use super::{
     calibration::{Calibration, added},
     density::Density,
     history::{History, TrainingWindow},
+    occasions::HABIT_OCCASIONS,
     profile::{Names, Profile},
-    signals::{Signals, signals},
+    signals::{Signals, draws, signals},
     tail::{Tail, Weighted},
     tally::Tally,
     train::TrainProgress,
 };
 use crate::features::{FeatureRow, Observed, PairFact, ServiceFact, Trailing, row};
 
-/// Blocks that training time is cut into; the first is only fitted on.
+/// Blocks that training time is cut into.
 const BLOCKS: usize = 10;
+/// The first blocks are only fitted on: what a young model makes of the rest says little about
+/// the one that is trained on all.
+const BLOCKS_FITTED_ONLY: i64 = 3;
 /// Rows to which a block's core points are fitted.
 const BLOCK_SAMPLE_ROWS: usize = 800;
 /// Rows to which the model's own core points are fitted: a score compares with each of them.
 const MODEL_SAMPLE_ROWS: usize = 3_000;
-/// Occasions from which a template counts as a habit of the system.
-const HABIT_OCCASIONS: f64 = 20.0;
 /// Largest share of windows presumed to be incidents.
-const INCIDENTS_MAX: f64 = 0.01;
+const INCIDENTS_MAX: f64 = 0.02;
 /// Width of a surprisal bin, in nats, and the number of bins.
 const BIN_NATS: f64 = 0.01;
 const BINS: usize = 6_000;
@@ -54,11 +56,11 @@ struct Scored {
     cold: bool,
 }
 
-/// Surprisal of lines, binned.
+/// Surprisal of pairs, binned: each template of a window is one draw, however often it comes.
 struct LineBins {
     habitual: Vec<f64>,
     other: Vec<f64>,
-    lines: f64,
+    draws: f64,
 }
 
 /// Learns the distributions of all signals on normal time.
@@ -79,7 +81,7 @@ pub(super) fn calibrate(
         bins: LineBins {
             habitual: vec![0.0; BINS],
             other: vec![0.0; BINS],
-            lines: 0.0,
+            draws: 0.0,
         },
     };
     chain.run(history, progress);
@@ -113,7 +115,7 @@ impl Chain<'_> {
                 });
             }
             let of_block = (window.window - first) / block_windows;
-            if of_block > block {
+            if of_block > block && of_block >= BLOCKS_FITTED_ONLY {
                 block = of_block;
                 fitted = Some(self.fit(&tally, history));
             }
@@ -161,9 +163,8 @@ impl Chain<'_> {
         });
     }
 
-    /// Each template of a window is one draw, however often it comes there.
     fn bin(&mut self, window: &TrainingWindow, observed: &Observed) {
-        self.bins.lines += f64::from(observed.lines());
+        self.bins.draws += draws(window.pairs.len());
         for (pair, fact) in window.pairs.iter().zip(&observed.pairs) {
             let template = self.names.pairs[pair.pair as usize].1 as usize;
             #[allow(
@@ -207,9 +208,9 @@ impl Chain<'_> {
             windows: scored.len() as u64,
             presumed_incidents: share,
             line_surprisal: bins.tail(weight),
-            repetition: weighted(|s| s.repetition, false),
-            critical: weighted(|s| s.critical, true),
-            volume: weighted(|s| s.volume, false),
+            repetition: weighted(|s| s.repetition.ln_1p(), false),
+            critical: weighted(|s| s.critical.ln_1p(), true),
+            volume: weighted(|s| s.volume.ln_1p(), false),
             distance: weighted(|s| s.distance, true),
             combined: Tail::default(),
         };
@@ -241,7 +242,7 @@ impl LineBins {
             })
             .filter(|(_, weight)| *weight > 0.0)
             .collect();
-        Tail::fit(sample, self.lines, TAIL_DRAWS / (self.lines + 1.0))
+        Tail::fit(sample, self.draws, TAIL_DRAWS / (self.draws + 1.0))
     }
 }
 

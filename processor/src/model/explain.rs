@@ -163,10 +163,6 @@ fn reason(kind: Kind, findings: &Findings<'_>) -> String {
             "{lines} lines, this stream's recent windows have about {}",
             lines_of(findings.baseline.usual_lines())
         ),
-        Kind::Distance => format!(
-            "the mix of columns is unlike any in training (distance {:.1} times eps)",
-            findings.signals.distance
-        ),
     }
 }
 

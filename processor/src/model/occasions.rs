@@ -3,7 +3,8 @@
 //! An incident repeats its lines for minutes, so that counting lines makes it look usual and
 //! blinds the model to the next one. Time is cut at three scales; the cells of a scale that hold
 //! the template tell how many occasions there were if they came independently, and the smallest
-//! of the three estimates is taken: bursts shrink to one occasion, steady lines keep their rate.
+//! of the three estimates is taken: bursts shrink to one occasion, steady lines keep their rate. The more occasions
+//! there are, the less it shrinks: what comes up every day in bursts is a habit.
 
 /// Cell lengths in windows: one window, about 5 minutes, about an hour (at 30 s windows).
 const CELLS: [i64; 3] = [1, 10, 120];
@@ -11,6 +12,8 @@ const CELLS: [i64; 3] = [1, 10, 120];
 const CELLS_MIN: u32 = 10;
 /// A scale is used while at most this share of its cells is taken; fuller ones say little.
 const TAKEN_MAX: f64 = 0.5;
+/// Occasions from which a template is more a habit of the system than an incident.
+pub(super) const HABIT_OCCASIONS: f64 = 20.0;
 
 /// Cells taken so far, per scale.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,8 @@ impl Occasions {
     /// there was anything at all; at most the
     /// number of windows it came up in.
     pub(super) fn estimate(&self, elapsed: &Self) -> f64 {
-        let mut smallest = f64::from(self.taken[0]);
+        let windows = f64::from(self.taken[0]);
+        let mut smallest = windows;
         for scale in 1..CELLS.len() {
             let cells = f64::from(elapsed.taken[scale]);
             let taken = f64::from(self.taken[scale]);
@@ -53,7 +57,12 @@ impl Occasions {
                 smallest = smallest.min(-cells * (-taken / cells).ln_1p());
             }
         }
-        smallest
+        if smallest <= 0.0 {
+            return 0.0;
+        }
+        // What came on many occasions is a habit, and its windows count in full.
+        let habit = smallest / (smallest + HABIT_OCCASIONS);
+        habit * smallest * (windows / smallest).powf(habit)
     }
 }
 

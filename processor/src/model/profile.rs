@@ -18,9 +18,11 @@ use crate::{
 
 /// Occasions of the unseen: what a template that never came counts for.
 const UNSEEN_OCCASIONS: f64 = 0.5;
-/// Weight, in occasions or lines, of all services together when one service is judged: a service
-/// seen less than this is judged mostly by what the others write.
-const SERVICE_PRIOR: f64 = 100.0;
+/// Candidates for the weight, in occasions or lines, of all services together when one service is
+/// judged: small where services write different templates, large where they all write the same.
+const SERVICE_PRIORS: [f64; 9] = [
+    10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
+];
 
 /// A template and what training saw of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,10 +83,16 @@ pub(super) struct Profile {
     pub(super) windows: u64,
     /// Occasions of all templates.
     occasions: f64,
+    /// Weight of all services together when one is judged; a service seen less than this is
+    /// judged mostly by what the others write.
+    service_prior: f64,
     /// Share of `ERROR` and `FATAL` lines.
     pub(super) critical_share: f64,
     /// How much critical lines clump within windows, in [0, 1].
     pub(super) critical_clumping: f64,
+    /// How much the number of lines of 10 minutes varies about that of the hour before, squared
+    /// and relative, beyond what chance brings.
+    pub(super) level_variation: f64,
     pub(super) templates: Vec<KnownTemplate>,
     pub(super) services: Vec<KnownService>,
     pairs: Vec<KnownPair>,
@@ -139,8 +147,10 @@ impl Profile {
             lines: tally.lines,
             windows: tally.windows,
             occasions: templates.iter().map(|template| template.occasions).sum(),
+            service_prior: SERVICE_PRIORS[0],
             critical_share: tally.critical() / lines,
             critical_clumping: tally.critical_clumping(),
+            level_variation: tally.level_variation(),
             pairs: known_pairs(tally, &names.pairs),
             services: Vec::new(),
             clusters: fit_clusters(&templates, &text),
@@ -149,8 +159,29 @@ impl Profile {
             index: Index::default(),
         };
         profile.services = profile.known_services(tally, names);
+        profile.service_prior = profile.choose_service_prior();
         profile.reindex();
         profile
+    }
+
+    /// The candidate under which each occasion is best foretold by all the others.
+    fn choose_service_prior(&self) -> f64 {
+        let likelihood = |prior: f64| -> f64 {
+            let terms = self.pairs.iter().map(|pair| {
+                let template = self.templates[pair.template as usize].occasions;
+                let overall = (template - 1.0).max(0.0) + UNSEEN_OCCASIONS;
+                let overall = overall / (self.occasions + 1.0);
+                let others = (pair.occasions - 1.0).max(0.0) + prior * overall;
+                let service = self.services[pair.service as usize].occasions;
+                pair.occasions * (others / ((service - 1.0).max(0.0) + prior)).ln()
+            });
+            terms.sum()
+        };
+        let best = SERVICE_PRIORS
+            .into_iter()
+            .map(|prior| (prior, likelihood(prior)))
+            .reduce(|best, next| if next.1 > best.1 { next } else { best });
+        best.map_or(SERVICE_PRIORS[0], |(prior, _)| prior)
     }
 
     fn known_services(&self, tally: &Tally, names: &Names) -> Vec<KnownService> {
@@ -222,7 +253,13 @@ impl Profile {
         if !self.pairs.iter().all(inside) {
             return Err(BundleDefect::Dimensions("profile"));
         }
-        let own = [self.occasions, self.critical_share, self.critical_clumping];
+        let own = [
+            self.occasions,
+            self.service_prior,
+            self.critical_share,
+            self.critical_clumping,
+            self.level_variation,
+        ];
         let templates = self
             .templates
             .iter()
@@ -289,9 +326,9 @@ impl Profile {
             #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
             let lines = pair.map_or(0, |pair| pair.lines) as f64;
             let occasions = pair.map_or(0.0, |pair| pair.occasions);
-            likelihood =
-                (occasions + SERVICE_PRIOR * likelihood) / (of_service.occasions + SERVICE_PRIOR);
-            share = (lines + SERVICE_PRIOR * share) / (of_service.lines + SERVICE_PRIOR);
+            let prior = self.service_prior;
+            likelihood = (occasions + prior * likelihood) / (of_service.occasions + prior);
+            share = (lines + prior * share) / (of_service.lines + prior);
         }
         TemplateFact {
             training_lines: known.map_or(0, |t| t.lines),
@@ -309,7 +346,8 @@ impl Profile {
         let Some(service) = service.map(|number| &self.services[number]) else {
             return self.critical_share;
         };
-        (service.critical + SERVICE_PRIOR * self.critical_share) / (service.lines + SERVICE_PRIOR)
+        let prior = self.service_prior;
+        (service.critical + prior * self.critical_share) / (service.lines + prior)
     }
 }
 

@@ -7,8 +7,8 @@ use crate::features::{FeatureRow, Observed, PairFact, ServiceFact};
 /// The raw statistics of one window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Signals {
-    /// Lines, as far as they are independent.
-    pub(super) lines: f64,
+    /// Distinct pairs of service and template: the draws that the largest surprisal is one of.
+    pub(super) draws: f64,
     /// Largest surprisal of a line, in nats.
     pub(super) surprisal: f64,
     /// Place of the most surprising pair.
@@ -41,7 +41,7 @@ pub(super) fn signals(
     let lines = f64::from(observed.lines());
     let clump = baseline.clump();
     let mut signals = Signals {
-        lines: lines / clump,
+        draws: draws(observed.pairs.len()),
         clump: clump_squares(profile, observed),
         cluster_label: -1,
         ..Signals::default()
@@ -65,9 +65,7 @@ pub(super) fn signals(
         }
     }
     if !cold && !gap {
-        let model = baseline.volume();
-        let ln_p = model.ln_upper(lines).min(model.ln_lower(lines));
-        signals.volume = (-ln_p - std::f64::consts::LN_2).max(0.0);
+        signals.volume = baseline.volume(lines, profile.level_variation);
     }
     signals
 }
@@ -108,10 +106,14 @@ fn repetition(observed: &Observed, clump: f64) -> (f64, Option<usize>) {
     (any_of(worst.0, observed.pairs.len()), worst.1)
 }
 
+#[allow(clippy::cast_precision_loss, reason = "at most 20,000 pairs")]
+pub(super) fn draws(pairs: usize) -> f64 {
+    pairs as f64
+}
+
 /// -ln(1 - (1 - p)^n): the p-value of the smallest of n.
 fn any_of(minus_ln_p: f64, n: usize) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "at most 20,000 pairs")]
-    let n = n.max(1) as f64;
+    let n = draws(n.max(1));
     let p = (-minus_ln_p).exp();
     if p < 1e-9 {
         return (minus_ln_p - n.ln()).max(0.0);

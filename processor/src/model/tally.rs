@@ -1,5 +1,7 @@
 //! What training has counted so far: per template, per service, and per pair of the two.
 
+use std::collections::{HashMap, VecDeque};
+
 use super::{history::TrainingWindow, occasions::Occasions};
 use crate::event::Level;
 
@@ -36,6 +38,47 @@ pub(super) struct ServiceSums {
     critical_cross: f64,
 }
 
+/// Windows of a block whose level is compared with that of the six blocks before: 10 minutes and
+/// an hour at 30 s.
+const LEVEL_WINDOWS: u32 = 20;
+const LEVEL_BLOCKS: usize = 6;
+/// Fewest lines in those blocks that make a comparison worth anything.
+const LEVEL_LINES_MIN: f64 = 20.0;
+
+/// One stream's lines in the block under way and the blocks before.
+#[derive(Clone, Debug, Default)]
+struct LevelBlocks {
+    windows: u32,
+    lines: f64,
+    before: VecDeque<f64>,
+}
+
+impl LevelBlocks {
+    /// Adds a window; returns the squared log ratio of a finished block's level to that of the
+    /// blocks before, less what chance brings.
+    fn add(&mut self, lines: f64) -> Option<f64> {
+        self.windows += 1;
+        self.lines += lines;
+        if self.windows < LEVEL_WINDOWS {
+            return None;
+        }
+        let block = std::mem::take(&mut self.lines);
+        self.windows = 0;
+        let mut compared = None;
+        if self.before.len() == LEVEL_BLOCKS {
+            let before: f64 = self.before.iter().sum();
+            self.before.pop_front();
+            if before >= LEVEL_LINES_MIN {
+                #[allow(clippy::cast_precision_loss, reason = "six")]
+                let ratio = LEVEL_BLOCKS as f64 * (block + 0.5) / before;
+                compared = Some(ratio.ln().powi(2) - 1.0 / (block + 0.5) - 1.0 / before);
+            }
+        }
+        self.before.push_back(block);
+        compared
+    }
+}
+
 /// All counts up to some moment of training time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
@@ -46,6 +89,8 @@ pub(super) struct Tally {
     pub(super) pairs: Vec<Count>,
     pub(super) services: Vec<ServiceSums>,
     moments: Vec<PairMoments>,
+    levels: HashMap<u32, LevelBlocks>,
+    level_squares: (f64, f64),
     service_lines: Vec<f64>,
 }
 
@@ -57,6 +102,11 @@ impl Tally {
     pub(super) fn add(&mut self, window: &TrainingWindow, keys: &PairKeys) {
         self.windows += 1;
         self.lines += u64::from(window.lines());
+        let levels = self.levels.entry(window.stream).or_default();
+        if let Some(square) = levels.add(f64::from(window.lines())) {
+            self.level_squares.0 += square;
+            self.level_squares.1 += 1.0;
+        }
         if window.pairs.is_empty() {
             return;
         }
@@ -151,6 +201,12 @@ impl Tally {
             denominator += excess.1;
         }
         (numerator / denominator).clamp(0.0, 1.0)
+    }
+
+    /// Returns how much the lines of 10 minutes vary about those of the hour before, squared and
+    /// relative, beyond what chance brings; 0 while there is nothing to compare.
+    pub(super) fn level_variation(&self) -> f64 {
+        (self.level_squares.0 / self.level_squares.1.max(1.0)).max(0.0)
     }
 
     /// Returns the critical lines of all services.
