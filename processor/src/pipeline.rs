@@ -10,20 +10,20 @@
 
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
     event::{EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, ScoredWindow},
     source::RawRecord,
-    window::{ClosedWindow, FinalBy, Placement, Recovered, StreamProgress, WindowConfig, Windower},
+    window::{ClosedWindow, FinalBy, Placement, Recovered, WindowConfig, Windower},
 };
 
 /// Most templates remembered by text; a service has hundreds. About 100 MB at worst.
 #[allow(clippy::expect_used, reason = "not zero")]
 pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
     NonZeroUsize::new(200_000).expect("200,000 is not zero");
+/// Baselines of forgotten streams kept before they are cleared out.
+const BASELINES_SPARE: usize = 64;
 /// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
 /// must not close everyone's windows.
 pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
@@ -51,6 +51,33 @@ pub enum Step<W> {
         /// Largest event time of the records before it.
         max_event_time_before: Option<EventTime>,
     },
+}
+
+impl<W> Step<W> {
+    /// Returns the step with its closed window, if it has one, turned into something else.
+    fn map<V>(self, turn: impl FnOnce(W) -> V) -> Step<V> {
+        match self {
+            Self::Opened {
+                start,
+                offset,
+                max_event_time_before,
+            } => Step::Opened {
+                start,
+                offset,
+                max_event_time_before,
+            },
+            Self::Closed(window) => Step::Closed(turn(window)),
+            Self::Rejected {
+                offset,
+                rejected,
+                max_event_time_before,
+            } => Step::Rejected {
+                offset,
+                rejected,
+                max_event_time_before,
+            },
+        }
+    }
 }
 
 /// Decode and window: what training needs, and the first half of scoring.
@@ -167,15 +194,6 @@ fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option
     })
 }
 
-/// What a stream's next score depends on besides the model: rides in its row as JSON.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StreamState {
-    /// Where its windows stand.
-    pub progress: StreamProgress,
-    /// What its scores are measured against.
-    pub baseline: Baseline,
-}
-
 /// What the partitions of a process share: caches that change no result, and the model.
 #[derive(Debug)]
 pub struct Shared {
@@ -287,31 +305,14 @@ impl PartitionPipeline {
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
         for step in self.steps.drain(..) {
-            steps.push(match step {
-                Step::Opened {
-                    start,
-                    offset,
-                    max_event_time_before,
-                } => Step::Opened {
-                    start,
-                    offset,
-                    max_event_time_before,
-                },
-                Step::Rejected {
-                    offset,
-                    rejected,
-                    max_event_time_before,
-                } => Step::Rejected {
-                    offset,
-                    rejected,
-                    max_event_time_before,
-                },
-                Step::Closed(window) => Step::Closed(score_window(
-                    &mut self.baselines,
-                    &mut shared.detector,
-                    window,
-                )),
-            });
+            steps.push(
+                step.map(|window| score_window(&mut self.baselines, &mut shared.detector, window)),
+            );
+        }
+        let windower = self.intake.windower();
+        if self.baselines.len() > 2 * windower.stream_count() + BASELINES_SPARE {
+            self.baselines
+                .retain(|service, _| windower.knows(service.as_deref()));
         }
     }
 }

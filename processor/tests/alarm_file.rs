@@ -267,7 +267,7 @@ async fn a_reopened_file_is_opened_by_its_name() {
     harness.write(vec![job(&window(0))]).await;
     fs::remove_file(&path).unwrap();
     symlink(&new, &path).unwrap();
-    harness.sinks.reopen().request();
+    harness.running.reopen().request();
     harness.write(vec![job(&window(1))]).await;
     assert_eq!(
         (read(&old), read(&new)),

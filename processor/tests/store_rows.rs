@@ -99,6 +99,7 @@ async fn a_window_becomes_a_row() {
             "topic": "log-events", "partition": 0, "service": "auth-service",
             "final_by": "watermark",
             "provisional": false, "partial": false, "gap": false, "stale": true, "cold": false,
+            "level_shift": false,
             "severity": 4.5, "dbscan_score": 0.75, "model_checksum": "c0ffee",
             "first_offset": 100, "next_offset": 104,
             "explanation": null,
@@ -634,7 +635,7 @@ async fn closing_gives_up_at_its_deadline_and_says_what_is_left() {
     harness.sinks.try_submit(job(&Spec::default())).unwrap();
     harness.acks(1).await;
     let deadline = std::time::Instant::now() + std::time::Duration::from_millis(50);
-    let report = harness.sinks.close(deadline).await;
+    let report = harness.close_by(deadline).await;
     assert_eq!((report.rows, report.results), (1, 0));
     assert!(!report.is_complete());
 }

@@ -43,6 +43,8 @@ CREATE TABLE anomaly_results (
     stale           boolean          NOT NULL DEFAULT false,
     -- The stream was too young for its volume to be judged.
     cold            boolean          NOT NULL DEFAULT false,
+    -- A lasting change of volume was taken for the new level at this window.
+    level_shift     boolean          NOT NULL DEFAULT false,
 
     -- -log10 of the combined p-value: ranks anomalies beyond where anomaly_score saturates.
     severity        double precision NOT NULL,

@@ -83,6 +83,8 @@ pub struct ResultMessage<'a> {
     pub gap: bool,
     /// The stream was too young for its volume to be judged.
     pub cold: bool,
+    /// A lasting change of volume was taken for the new level at this window.
+    pub level_shift: bool,
     /// -log10 of the combined p-value.
     pub severity: f64,
     /// Empirical CDF of the distance to the nearest core point.
@@ -146,6 +148,7 @@ pub fn result_message(scored: &ScoredWindow, stale: bool) -> ResultMessage<'_> {
         stale,
         gap: window.gap,
         cold: verdict.cold,
+        level_shift: verdict.level_shift,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         error_rate: counts.error_rate,

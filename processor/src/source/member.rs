@@ -10,6 +10,10 @@
 //! Invariants: a record is handed over only while its partition is `Flowing`, in offset order,
 //! never below the start point, and none is skipped; a commit is what the handler said last.
 
+mod commits;
+mod room;
+mod starts;
+
 use std::{
     collections::BTreeMap,
     mem,
@@ -17,33 +21,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{consumer::CommitMode, error::KafkaError};
+pub(super) use commits::CommitOutcome;
+use rdkafka::error::KafkaError;
 
 use super::{
     CommitPoint, KafkaConfig, RawRecord, RecordHandler, SourceMetrics, StartPoint,
     broker::{Broker, Position},
-    error,
-    start::{self, Finding},
 };
 use crate::event::{NextOffset, TopicPartition};
 
-/// Most time the assign callback spends asking where to start; what is not known by then is asked
-/// again from the loop, so that a slow broker does not cost us our membership.
-const RESOLVE_BUDGET: Duration = Duration::from_secs(5);
-/// Time between such attempts from the loop.
-const RESOLVE_RETRY: Duration = Duration::from_secs(1);
 /// Most time one question to the broker may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Slices in which a full pipeline is waited for.
-const WAIT_SLICE: Duration = Duration::from_secs(1);
-/// How long a full pipeline is waited for before partitions are paused: pausing throws prefetched
-/// records away, so it must be worth it.
-const WAIT_BEFORE_PAUSE: Duration = Duration::from_secs(5);
-/// Slice of waiting while paused: the group is polled in between.
-const PAUSED_SLICE: Duration = Duration::from_millis(100);
-/// After this long an asynchronous commit is taken for lost and what it held is sent again;
-/// librdkafka's own request timeout.
-const COMMIT_REPLY_MAX: Duration = Duration::from_secs(60);
 
 /// How far a partition is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +87,13 @@ pub(super) struct Member<H> {
     disturbed: bool,
     /// No more records are handed over.
     closing: bool,
+    /// Something that was done was not committed before its partition went.
+    left_uncommitted: bool,
     /// The last partition was taken from us.
     all_revoked: bool,
+    /// When to look for positions the broker does not have, and when that was done last.
+    restart_due: Option<Instant>,
+    restarted_at: Instant,
     records: u64,
     bytes: u64,
 }
@@ -119,7 +112,10 @@ impl<H: RecordHandler> Member<H> {
             throttled: false,
             disturbed: false,
             closing: false,
+            left_uncommitted: false,
             all_revoked: false,
+            restart_due: None,
+            restarted_at: Instant::now(),
             records: 0,
             bytes: 0,
         }
@@ -178,7 +174,7 @@ impl<H: RecordHandler> Member<H> {
                     positions.push((*partition, start.next.0));
                     Phase::Starting(start)
                 }
-                None => Phase::Unresolved(Instant::now() + RESOLVE_RETRY),
+                None => Phase::Unresolved(Instant::now() + starts::RESOLVE_RETRY),
             };
             let assigned = Assigned {
                 partition: self.named(*partition),
@@ -226,9 +222,17 @@ impl<H: RecordHandler> Member<H> {
                 .revoked(&going, lost, Instant::now() + patience);
             self.absorb_commit_points();
         }
-        if !lost {
-            self.commit_now(broker, partitions);
-        }
+        let pending = |id| {
+            self.partitions
+                .get(id)
+                .is_some_and(|it| it.pending().is_some())
+        };
+        let left_behind = if lost {
+            partitions.iter().any(pending)
+        } else {
+            self.commit_now(broker, partitions) != CommitOutcome::Committed
+        };
+        self.left_uncommitted |= left_behind;
         for partition in partitions {
             self.partitions.remove(partition);
             self.metrics.forget(*partition);
@@ -244,6 +248,12 @@ impl<H: RecordHandler> Member<H> {
         self.revoke(broker, &all, true);
     }
 
+    /// Tells whether something that was done was not committed before its partition went: it will
+    /// be redelivered.
+    pub(super) fn left_uncommitted(&self) -> bool {
+        self.left_uncommitted
+    }
+
     /// Tells, once, that the last partition was taken from us.
     pub(super) fn take_all_revoked(&mut self) -> bool {
         mem::take(&mut self.all_revoked)
@@ -255,110 +265,25 @@ impl<H: RecordHandler> Member<H> {
         self.metrics.records.inc_by(mem::take(&mut self.records));
         self.metrics.bytes.inc_by(mem::take(&mut self.bytes));
         self.make_room(broker, stop);
+        self.restart_out_of_range(broker);
         self.rewind(broker);
         self.resolve_due(broker);
         self.start_ready(broker);
         self.commit_due(broker);
     }
 
-    /// Notes that reading is disturbed: until each partition gives a sign, silence is no evidence.
-    pub(super) fn disturb(&mut self, broker: &impl Broker) {
-        for (partition, assigned) in &mut self.partitions {
-            if assigned.phase != Phase::Flowing || assigned.unverified {
-                continue;
-            }
-            assigned.unverified = true;
-            // The end of a partition is reported once; going back to it makes the broker say it
-            // again (or hand over what came meanwhile).
-            if mem::take(&mut assigned.at_end) && !self.throttled {
-                log_failure("seek", broker.seek((*partition, assigned.position), false));
-            }
-        }
-        self.tell_disturbance();
-    }
-
-    /// Deals with positions the broker does not have: finishes what was read, starts anew.
-    pub(super) fn out_of_range(&mut self, broker: &impl Broker) {
-        let (mut gone, mut others) = (Vec::new(), Vec::new());
-        for (partition, assigned) in &self.partitions {
-            let Ok(marks) = broker.watermarks(*partition, QUERY_TIMEOUT) else {
-                others.push((*partition, assigned.position));
-                continue;
-            };
-            if !matches!(assigned.phase, Phase::Recovering | Phase::Flowing) {
-                // Its start is still to be found: anything that exists will do.
-                others.push((*partition, marks.low));
-            } else if (marks.low..=marks.high).contains(&assigned.position) {
-                others.push((*partition, assigned.position));
-            } else {
-                gone.push((*partition, marks.low));
-                // Beyond the end it is another topic: what we know of it is void.
-                let lost = assigned.position > marks.high;
-                let going = [assigned.partition.clone()];
-                let patience = if lost {
-                    Duration::ZERO
-                } else {
-                    self.drain_timeout
-                };
-                self.handler
-                    .revoked(&going, lost, Instant::now() + patience);
-            }
-        }
-        self.absorb_commit_points();
-        let ids: Vec<i32> = gone.iter().map(|(partition, _)| *partition).collect();
-        self.commit_now(broker, &ids);
-        for partition in &ids {
-            if let Some(assigned) = self.partitions.get_mut(partition) {
-                assigned.phase = Phase::Unresolved(Instant::now());
-            }
-        }
-        let all: Vec<Position> = gone.iter().chain(&others).copied().collect();
-        let restarted = if gone.is_empty() { &all } else { &gone };
-        log_failure("restart", broker.restart(restarted, &all));
-        let idle: Vec<i32> = self.ids(|assigned| assigned.phase != Phase::Flowing);
-        let paused = if self.throttled {
-            self.ids(|_| true)
-        } else {
-            idle
-        };
-        log_failure("pause", broker.pause(&paused));
-        self.disturb(broker);
-    }
-
-    /// Takes the answer to an asynchronous commit.
-    pub(super) fn commit_answered(&mut self, result: Result<(), KafkaError>) {
-        let Some((_, points)) = self.in_flight.take() else {
-            return;
-        };
-        match result {
-            Ok(()) => self.confirm(points),
-            Err(error) => self.report_commit(&error),
-        }
-    }
-
     /// Ends the handing over of records and lets the handler finish until `deadline`.
     pub(super) fn finish(&mut self, broker: &impl Broker, deadline: Instant) {
         log_failure("pause", broker.pause(&self.ids(|_| true)));
         self.closing = true;
+        self.left_uncommitted = false;
         self.handler.finish(deadline);
         self.absorb_commit_points();
-    }
-
-    /// Commits, and waits for it, what is not known to be committed of all partitions; returns
-    /// whether nothing is left.
-    pub(super) fn commit_all(&mut self, broker: &impl Broker) -> bool {
-        let all = self.ids(|_| true);
-        self.commit_now(broker, &all)
     }
 
     /// Tells whether no partition is ours.
     pub(super) fn is_idle(&self) -> bool {
         self.partitions.is_empty()
-    }
-
-    /// Tells whether records cannot be taken at present.
-    pub(super) fn is_throttled(&self) -> bool {
-        self.throttled
     }
 
     fn named(&self, partition: i32) -> TopicPartition {
@@ -383,275 +308,6 @@ impl<H: RecordHandler> Member<H> {
         let count = i64::try_from(self.partitions.len()).unwrap_or(i64::MAX);
         self.metrics.partitions_assigned.set(count);
     }
-
-    /// Asks where to start; leaves out what the broker did not say in time.
-    fn resolve(&self, broker: &impl Broker, partitions: &[i32]) -> BTreeMap<i32, StartPoint> {
-        let deadline = Instant::now() + RESOLVE_BUDGET;
-        let mut starts = BTreeMap::new();
-        let committed = match broker.committed(partitions, QUERY_TIMEOUT) {
-            Ok(committed) => committed,
-            Err(error) => {
-                tracing::warn!(error = %error, "failed to read committed offsets, trying again");
-                return starts;
-            }
-        };
-        for (partition, committed) in committed {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let known = committed.and_then(|committed| {
-                let marks = broker.watermarks(partition, left.min(QUERY_TIMEOUT))?;
-                Ok(start::decide(self.named(partition), committed, marks))
-            });
-            match known {
-                Ok((start, finding)) => {
-                    self.report_start(&start, finding);
-                    starts.insert(partition, start);
-                }
-                Err(error) => tracing::warn!(
-                    partition, error = %error,
-                    "failed to find where to start reading, trying again"
-                ),
-            }
-        }
-        starts
-    }
-
-    fn report_start(&self, start: &StartPoint, finding: Finding) {
-        start::log(start, finding);
-        self.metrics.deleted_unread.inc_by(finding.deleted());
-    }
-
-    /// Tells the handler of a partition whose start is known.
-    fn begin(&mut self, partition: i32) {
-        let Some(assigned) = self.partitions.get_mut(&partition) else {
-            return;
-        };
-        if let Phase::Starting(start) = mem::replace(&mut assigned.phase, Phase::Recovering) {
-            assigned.position = start.next.0;
-            (assigned.latest, assigned.confirmed) = (None, None);
-            self.handler.assigned(start);
-        } else {
-            assigned.phase = Phase::Unresolved(Instant::now());
-        }
-    }
-
-    /// Asks again where to start the partitions that are due, and goes there.
-    fn resolve_due(&mut self, broker: &impl Broker) {
-        let now = Instant::now();
-        let due = self.ids(|it| matches!(it.phase, Phase::Unresolved(at) if at <= now));
-        if due.is_empty() {
-            return;
-        }
-        let mut starts = self.resolve(broker, &due);
-        for partition in due {
-            let sought = starts.remove(&partition).filter(|start| {
-                let sought = broker.seek((partition, start.next.0), true);
-                log_failure("seek", sought)
-            });
-            let Some(assigned) = self.partitions.get_mut(&partition) else {
-                continue;
-            };
-            if let Some(start) = sought {
-                assigned.phase = Phase::Starting(start);
-                assigned.overread = false;
-                self.begin(partition);
-            } else {
-                assigned.phase = Phase::Unresolved(Instant::now() + RESOLVE_RETRY);
-            }
-        }
-    }
-
-    /// Takes partitions back to their committed offset where the handler asks for it.
-    fn rewind(&mut self, broker: &impl Broker) {
-        let rewinds = self.handler.take_rewinds();
-        if rewinds.is_empty() {
-            return;
-        }
-        // What is done is committed first, or a commit under way could overtake the question
-        // where to go back to, and a later one take it back.
-        let ids: Vec<i32> = rewinds.iter().map(|it| it.partition).collect();
-        self.absorb_commit_points();
-        self.commit_now(broker, &ids);
-        log_failure("pause", broker.pause(&ids));
-        for partition in rewinds {
-            if let Some(assigned) = self.partitions.get_mut(&partition.partition) {
-                tracing::info!(%partition, "going back to the committed offset");
-                assigned.phase = Phase::Unresolved(Instant::now());
-                assigned.at_end = false;
-                assigned.unverified = false;
-            }
-        }
-        self.tell_disturbance();
-    }
-
-    /// Lets records of recovered partitions flow.
-    fn start_ready(&mut self, broker: &impl Broker) {
-        let mut ready = Vec::new();
-        for partition in self.handler.take_ready() {
-            let Some(assigned) = self.partitions.get_mut(&partition.partition) else {
-                continue;
-            };
-            if assigned.phase == Phase::Recovering {
-                assigned.phase = Phase::Flowing;
-                ready.push(partition.partition);
-            }
-        }
-        if !self.throttled {
-            self.resume(broker, &ready);
-        }
-    }
-
-    fn resume(&mut self, broker: &impl Broker, partitions: &[i32]) {
-        if partitions.is_empty() {
-            return;
-        }
-        for partition in partitions {
-            if let Some(assigned) = self.partitions.get_mut(partition)
-                && mem::take(&mut assigned.overread)
-            {
-                log_failure("seek", broker.seek((*partition, assigned.position), true));
-            }
-        }
-        log_failure("resume", broker.resume(partitions));
-    }
-
-    /// Lets the handler work; waits for room, and pauses when that takes long.
-    fn make_room(&mut self, broker: &impl Broker, stop: &dyn Fn() -> bool) {
-        let slice = if self.throttled {
-            PAUSED_SLICE
-        } else {
-            Duration::ZERO
-        };
-        if self.handler.drain(Instant::now() + slice) {
-            self.unthrottle(broker);
-            return;
-        }
-        if self.throttled {
-            return;
-        }
-        let patience = Instant::now() + WAIT_BEFORE_PAUSE;
-        while Instant::now() < patience && !stop() {
-            if self
-                .handler
-                .drain(patience.min(Instant::now() + WAIT_SLICE))
-            {
-                return;
-            }
-            // Records may have come that nobody looked at.
-            self.disturb(broker);
-            self.commit_due(broker);
-            self.metrics.heartbeat.beat();
-        }
-        self.throttle(broker);
-    }
-
-    fn throttle(&mut self, broker: &impl Broker) {
-        tracing::warn!(
-            seconds = WAIT_BEFORE_PAUSE.as_secs(),
-            "the pipeline has no room for so long, pausing all partitions"
-        );
-        self.throttled = true;
-        self.metrics.pauses.inc();
-        self.metrics.paused.set(1);
-        let flowing = self.ids(|assigned| assigned.phase == Phase::Flowing);
-        log_failure("pause", broker.pause(&flowing));
-        self.disturb(broker);
-    }
-
-    fn unthrottle(&mut self, broker: &impl Broker) {
-        if !self.throttled {
-            return;
-        }
-        tracing::info!("the pipeline has room again, going on");
-        self.throttled = false;
-        self.metrics.paused.set(0);
-        let flowing = self.ids(|assigned| assigned.phase == Phase::Flowing);
-        self.resume(broker, &flowing);
-    }
-
-    fn tell_disturbance(&mut self) {
-        let disturbed = self
-            .partitions
-            .values()
-            .any(|it| it.unverified && it.phase == Phase::Flowing);
-        if disturbed != self.disturbed {
-            self.disturbed = disturbed;
-            self.metrics.disturbed.set(i64::from(disturbed));
-            self.handler.transport_error(disturbed);
-        }
-    }
-
-    fn absorb_commit_points(&mut self) {
-        for point in self.handler.take_commit_points() {
-            if let Some(assigned) = self.partitions.get_mut(&point.partition.partition) {
-                assigned.latest = Some(point);
-            }
-        }
-    }
-
-    /// Commits what moved, without waiting, once per interval and one at a time.
-    fn commit_due(&mut self, broker: &impl Broker) {
-        if self.committed_at.elapsed() < self.commit_interval {
-            return;
-        }
-        self.committed_at = Instant::now();
-        self.absorb_commit_points();
-        let under_way = |(sent, _): &(Instant, _)| sent.elapsed() < COMMIT_REPLY_MAX;
-        if self.in_flight.as_ref().is_some_and(under_way) {
-            return;
-        }
-        let points: Vec<CommitPoint> = self
-            .partitions
-            .values()
-            .filter_map(|assigned| assigned.pending().cloned())
-            .collect();
-        if points.is_empty() {
-            return;
-        }
-        match broker.commit(&points, CommitMode::Async) {
-            Ok(()) => self.in_flight = Some((Instant::now(), points)),
-            Err(error) => self.report_commit(&error),
-        }
-    }
-
-    /// Commits, and waits for it, what is not known to be committed; returns whether all is.
-    fn commit_now(&mut self, broker: &impl Broker, partitions: &[i32]) -> bool {
-        let points: Vec<CommitPoint> = partitions
-            .iter()
-            .filter_map(|partition| self.partitions.get(partition)?.pending().cloned())
-            .collect();
-        if points.is_empty() {
-            return true;
-        }
-        match broker.commit(&points, CommitMode::Sync) {
-            Ok(()) => {
-                self.confirm(points);
-                true
-            }
-            Err(error) => {
-                self.report_commit(&error);
-                false
-            }
-        }
-    }
-
-    fn confirm(&mut self, points: Vec<CommitPoint>) {
-        self.metrics.count_commit("ok");
-        for point in points {
-            if let Some(assigned) = self.partitions.get_mut(&point.partition.partition) {
-                assigned.confirmed = Some(point);
-            }
-        }
-    }
-
-    fn report_commit(&self, error: &KafkaError) {
-        if error::is_redelivered(error) {
-            self.metrics.count_commit("redelivered");
-            tracing::info!(error = %error, "offsets not committed, records will be redelivered");
-        } else {
-            self.metrics.count_commit("failed");
-            tracing::warn!(error = %error, "failed to commit offsets, trying again");
-        }
-    }
 }
 
 /// Logs a failed request to librdkafka; returns whether it went well. None of them loses records:
@@ -662,3 +318,6 @@ fn log_failure(request: &'static str, result: Result<(), KafkaError>) -> bool {
     }
     result.is_ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,11 @@
 
 mod broker;
 mod consumer;
+mod context;
 mod error;
 pub mod file;
 mod kafka_config;
+mod kafka_properties;
 mod ledger;
 mod member;
 mod metadata;
@@ -25,9 +27,8 @@ use std::time::Instant;
 
 pub use consumer::{SourceReport, spawn};
 pub use error::SourceError;
-pub use kafka_config::{
-    AssignmentStrategy, GroupProtocol, KafkaConfig, KafkaConfigError, KafkaProperties,
-};
+pub use kafka_config::{AssignmentStrategy, GroupProtocol, KafkaConfig, KafkaConfigError};
+pub use kafka_properties::KafkaProperties;
 pub use ledger::PartitionLedger;
 pub use metrics::{Heartbeat, OutcomeLabel, PartitionLabel, SourceMetrics};
 pub use preflight::check_topics;

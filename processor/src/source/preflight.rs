@@ -12,7 +12,7 @@ use rdkafka::{
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 
-use super::{KafkaConfig, SourceError, consumer};
+use super::{KafkaConfig, SourceError, context};
 
 /// Longest wait for the brokers to answer, TLS and SASL handshakes included.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ impl LastError {
 
 impl ClientContext for LastError {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        consumer::log(level, facility, message);
+        context::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

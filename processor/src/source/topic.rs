@@ -14,7 +14,7 @@ use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::Ka
 
 use super::{
     KafkaConfig, RawRecord, SourceError,
-    consumer::record_of,
+    context::record_of,
     error::{Meaning, meaning},
     preflight::{self, Client},
 };

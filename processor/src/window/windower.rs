@@ -162,6 +162,12 @@ impl Windower {
             .any(|open| Some(open) > start && self.end_of(open) <= end)
     }
 
+    /// Returns whether the stream of `service` is known (`None` when grouped by partition).
+    #[must_use]
+    pub fn knows(&self, service: Option<&str>) -> bool {
+        self.streams.contains_key(service.unwrap_or_default())
+    }
+
     /// Returns how many streams are known.
     #[must_use]
     pub fn stream_count(&self) -> usize {

@@ -14,7 +14,8 @@ use logguard::{
     clock::Clock,
     secret::Secret,
     sink::{
-        ACKS_QUEUE_MAX, Ack, CloseReport, SinkMetrics, Sinks, SinksConfig, SinksSetup, WindowJob,
+        ACKS_QUEUE_MAX, Ack, CloseReport, RunningSinks, SinkMetrics, Sinks, SinksConfig,
+        SinksSetup, WindowJob,
         store::{Store, StoreConfig},
     },
 };
@@ -33,6 +34,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Sinks under test.
 pub(crate) struct Harness {
     pub(crate) sinks: Sinks,
+    pub(crate) running: RunningSinks,
     pub(crate) acks: Receiver<Ack>,
     pub(crate) metrics: SinkMetrics,
     pub(crate) alarm_file: PathBuf,
@@ -75,7 +77,7 @@ impl Harness {
         let metrics = SinkMetrics::default();
         let mut kafka = ClientConfig::new();
         kafka.set("bootstrap.servers", &brokers);
-        let sinks = Sinks::start(SinksSetup {
+        let started = Sinks::start(SinksSetup {
             config: &config,
             store: store.clone(),
             kafka: &kafka,
@@ -84,8 +86,10 @@ impl Harness {
             metrics: metrics.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
+        let (sinks, running) = started.unwrap();
         Self {
-            sinks: sinks.unwrap(),
+            sinks,
+            running,
             acks,
             metrics,
             alarm_file: config.alarm_file.path,
@@ -151,7 +155,13 @@ impl Harness {
 
     /// Closes the sinks, with all the time they need.
     pub(crate) async fn close(self) -> CloseReport {
-        self.sinks.close(Instant::now() + PATIENCE).await
+        self.close_by(Instant::now() + PATIENCE).await
+    }
+
+    /// Closes the sinks.
+    pub(crate) async fn close_by(self, deadline: Instant) -> CloseReport {
+        drop(self.sinks);
+        self.running.close(deadline).await
     }
 }
 

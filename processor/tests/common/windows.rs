@@ -101,6 +101,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
                 service: spec.service.map(Into::into),
             },
             bounds,
+            slot: if spec.gap { bounds.end } else { bounds.start },
             content: Arc::new(content),
             span: (lines > 0).then_some(OffsetSpan {
                 first: 100,
@@ -108,6 +109,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
             }),
             final_by: spec.final_by,
             gap: spec.gap,
+            first: false,
             partial: spec.partial,
             progress: StreamProgress {
                 row_end: bounds.end,
@@ -125,9 +127,11 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
             cluster_label: -1,
             dbscan_score: 0.75,
             cold: false,
+            level_shift: false,
         },
         explanation: Explanation {
             reasons: spec.reasons.iter().map(|it| (*it).to_owned()).collect(),
+            ..Explanation::default()
         },
         baseline: Baseline::default(),
         model_checksum: "c0ffee".into(),
@@ -136,7 +140,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
         scored: Arc::new(scored),
         assignment: spec.assignment,
         fence: spec.fence,
-        alarm: true,
+        alarm: spec.final_by != FinalBy::Open,
         stale: spec.stale,
     }
 }

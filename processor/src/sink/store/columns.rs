@@ -63,6 +63,7 @@ columns! {
     gap: bool => "bool",
     stale: bool => "bool",
     cold: bool => "bool",
+    level_shift: bool => "bool",
     severity: f64 => "float8",
     dbscan_score: f64 => "float8",
     model_checksum: String => "text",

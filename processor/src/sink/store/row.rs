@@ -62,6 +62,7 @@ pub(super) fn row(job: &WindowJob) -> Row {
         gap: window.gap,
         stale: job.stale,
         cold: verdict.cold,
+        level_shift: verdict.level_shift,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         model_checksum: without_nul(&scored.model_checksum),

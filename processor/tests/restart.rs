@@ -1,0 +1,402 @@
+//! A partition that dies at any moment, as often as it likes, leaves the same rows as one that
+//! never did. Everything here is in memory: the pipeline and the ledger are the real ones, the
+//! sinks are a queue that makes rows durable one by one, and a kill forgets all but what was
+//! durable and what was committed.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use logguard::{
+    decode::{Masker, TemplateDictionary},
+    event::{EventTime, Level, LogEvent, NextOffset, TopicPartition},
+    model::{Bundle, Detector, ScoredWindow, Trainer},
+    pipeline::{DICTIONARY_TEMPLATES_MAX, Intake, PartitionPipeline, Shared, Step},
+    sink::{results::result_message, store::StreamState},
+    source::{CommitMetadata, PartitionLedger, RawRecord},
+    window::{FinalBy, GroupBy, Recovered, StreamProgress, WindowConfig},
+};
+use proptest::prelude::*;
+
+const LENGTH_MS: i64 = 30_000;
+const SERVICES: [&str; 3] = ["auth", "cart", "pay"];
+const MESSAGES: [&str; 5] = [
+    "user 17 signed in",
+    "cart 4 has 3 items",
+    "payment of 12 EUR captured",
+    "cannot reach database",
+    "out of memory in worker 9",
+];
+
+fn config(group_by: GroupBy) -> WindowConfig {
+    WindowConfig {
+        length_ms: LENGTH_MS,
+        lateness_ms: 2_000,
+        group_by,
+    }
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition {
+        topic: "log-events".into(),
+        partition: 0,
+    }
+}
+
+/// A model of an uneventful hour.
+fn bundle() -> Arc<Bundle> {
+    let rules = Masker::default_rules();
+    let masker = Masker::new(&rules).unwrap();
+    let mut dictionary = TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX);
+    let mut intake = Intake::new(
+        config(GroupBy::Partition),
+        partition(),
+        Recovered::default(),
+    );
+    let mut trainer = Trainer::new(&rules, LENGTH_MS).unwrap();
+    let mut steps = Vec::new();
+    for second in 0..3_600 {
+        let index = usize::try_from(second % 4).unwrap();
+        let event = LogEvent {
+            time: EventTime::from_millis(second * 1_000).unwrap(),
+            level: Level::Info,
+            service: Cow::Borrowed(SERVICES[index % SERVICES.len()]),
+            message: Cow::Borrowed(MESSAGES[index]),
+            label: None,
+        };
+        intake.event(&mut dictionary, &event, second, &mut steps);
+        for step in steps.drain(..) {
+            if let Step::Closed(window) = step {
+                trainer.add(&window);
+            }
+        }
+    }
+    Arc::new(trainer.finish(&mut |_| {}).unwrap())
+}
+
+fn shared(bundle: &Arc<Bundle>) -> Shared {
+    Shared::new(Detector::new(Arc::clone(bundle), 1.0, 1)).unwrap()
+}
+
+/// What a final row says, as the results topic has it.
+type Rows = BTreeMap<String, String>;
+
+fn key(scored: &ScoredWindow) -> String {
+    let window = &scored.window;
+    format!(
+        "{} {} {}",
+        window.stream, window.bounds.start, window.bounds.end
+    )
+}
+
+fn text(scored: &ScoredWindow) -> String {
+    serde_json::to_string(&result_message(scored, false)).unwrap()
+}
+
+fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows, BTreeSet<i64>) {
+    let mut shared = shared(bundle);
+    let mut pipeline = PartitionPipeline::new(
+        config(group_by),
+        partition(),
+        Recovered::default(),
+        Vec::new(),
+    );
+    let (mut rows, mut letters, mut steps) = (Rows::new(), BTreeSet::new(), Vec::new());
+    for (offset, payload) in (0..).zip(log) {
+        pipeline.record(&mut shared, record(offset, payload), &mut steps);
+        for step in steps.drain(..) {
+            match step {
+                Step::Opened { .. } => {}
+                Step::Closed(scored) => {
+                    let before = rows.insert(key(&scored), text(&scored));
+                    assert_eq!(before, None, "a window closed twice");
+                }
+                Step::Rejected { offset, .. } => {
+                    letters.insert(offset);
+                }
+            }
+        }
+    }
+    (rows, letters)
+}
+
+fn record(offset: i64, payload: &str) -> RawRecord<'_> {
+    RawRecord {
+        offset,
+        record_time: None,
+        payload: Some(payload.as_bytes()),
+    }
+}
+
+/// What outlives a kill.
+#[derive(Default)]
+struct Durable {
+    rows: Rows,
+    /// Newest state per stream: (window start, state as JSON), in the order they were written.
+    states: Vec<(Option<Arc<str>>, EventTime, String)>,
+    letters: BTreeSet<i64>,
+    committed: Option<(NextOffset, CommitMetadata)>,
+}
+
+/// Something on its way to being durable.
+enum Job {
+    Row(Box<ScoredWindow>),
+    Letter(i64),
+}
+
+/// One life of the partition's owner.
+struct Life {
+    shared: Shared,
+    pipeline: PartitionPipeline,
+    ledger: PartitionLedger,
+    queue: VecDeque<Job>,
+    next: i64,
+}
+
+impl Life {
+    fn begin(bundle: &Arc<Bundle>, group_by: GroupBy, durable: &Durable) -> Self {
+        let (next, metadata) = durable.committed.unwrap_or_default_start();
+        let mut streams: BTreeMap<Option<Arc<str>>, (EventTime, &str)> = BTreeMap::new();
+        for (service, start, state) in &durable.states {
+            if metadata.done_through.is_some_and(|done| *start <= done) {
+                let newest = streams.entry(service.clone()).or_insert((*start, state));
+                if newest.0 <= *start {
+                    *newest = (*start, state);
+                }
+            }
+        }
+        let states = streams.into_iter().map(|(service, (_, state))| {
+            let state: StreamState = serde_json::from_str(state).unwrap();
+            (service, state)
+        });
+        let (progress, baselines): (Vec<(_, StreamProgress)>, Vec<_>) = states
+            .map(|(service, state)| ((service.clone(), state.progress), (service, state.baseline)))
+            .unzip();
+        let recovered = Recovered {
+            max_event_time: metadata.max_event_time,
+            done_through: metadata.done_through,
+            partial: false,
+            streams: progress,
+        };
+        let mut life = Self {
+            shared: shared(bundle),
+            pipeline: PartitionPipeline::new(config(group_by), partition(), recovered, baselines),
+            ledger: PartitionLedger::new(next, metadata, LENGTH_MS),
+            queue: VecDeque::new(),
+            next: next.0,
+        };
+        let mut steps = Vec::new();
+        life.pipeline.close(&mut life.shared, &mut steps);
+        life.carry(steps);
+        life
+    }
+
+    fn read(&mut self, log: &[String]) -> bool {
+        let Some(payload) = log.get(usize::try_from(self.next).unwrap()) else {
+            return false;
+        };
+        let mut steps = Vec::new();
+        self.pipeline
+            .record(&mut self.shared, record(self.next, payload), &mut steps);
+        self.carry(steps);
+        let windower = self.pipeline.windower();
+        let (time, closed) = (windower.max_event_time(), windower.closed_through());
+        self.ledger
+            .advance(NextOffset::after(self.next), time, closed);
+        self.next += 1;
+        true
+    }
+
+    fn carry(&mut self, steps: Vec<Step<ScoredWindow>>) {
+        let mut slots: BTreeMap<EventTime, u32> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Opened {
+                    start,
+                    offset,
+                    max_event_time_before,
+                } => {
+                    self.ledger
+                        .window_opened(start, offset, max_event_time_before);
+                }
+                Step::Rejected {
+                    offset,
+                    max_event_time_before,
+                    ..
+                } => {
+                    self.ledger.letter_opened(offset, max_event_time_before);
+                    self.queue.push_back(Job::Letter(offset));
+                }
+                Step::Closed(scored) => {
+                    *slots.entry(scored.window.slot).or_default() += 1;
+                    self.queue.push_back(Job::Row(Box::new(scored)));
+                }
+            }
+        }
+        for (slot, acks) in slots {
+            self.ledger.window_closed(slot, acks);
+        }
+    }
+
+    /// Makes the oldest job durable; with `acked` the ledger hears of it.
+    fn write(&mut self, durable: &mut Durable, acked: bool) {
+        match self.queue.pop_front() {
+            None => {}
+            Some(Job::Letter(offset)) => {
+                durable.letters.insert(offset);
+                if acked {
+                    self.ledger.letter_acked(offset);
+                }
+            }
+            Some(Job::Row(scored)) => {
+                let window = &scored.window;
+                assert_eq!(window.final_by, FinalBy::Watermark);
+                let row = text(&scored);
+                let before = durable.rows.insert(key(&scored), row.clone());
+                assert!(
+                    before.is_none_or(|before| before == row),
+                    "a row changed: {row}"
+                );
+                if !window.gap {
+                    let state = StreamState {
+                        progress: window.progress,
+                        baseline: scored.baseline.clone(),
+                    };
+                    let state = serde_json::to_string(&state).unwrap();
+                    let service = window.stream.service.clone();
+                    durable.states.push((service, window.bounds.start, state));
+                }
+                if acked {
+                    self.ledger.window_acked(window.slot);
+                }
+            }
+        }
+    }
+}
+
+trait DefaultStart {
+    fn unwrap_or_default_start(self) -> (NextOffset, CommitMetadata);
+}
+
+impl DefaultStart for Option<(NextOffset, CommitMetadata)> {
+    fn unwrap_or_default_start(self) -> (NextOffset, CommitMetadata) {
+        self.unwrap_or((NextOffset(0), CommitMetadata::default()))
+    }
+}
+
+/// What happens next to the partition's owner.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Read(u8),
+    Write(u8),
+    Commit,
+    /// Dies with this many of the jobs under way durable and not acknowledged.
+    Kill(u8),
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        6 => (1_u8..40).prop_map(Fate::Read),
+        5 => (1_u8..12).prop_map(Fate::Write),
+        3 => Just(Fate::Commit),
+        1 => (0_u8..6).prop_map(Fate::Kill),
+    ]
+}
+
+fn disturbed(
+    bundle: &Arc<Bundle>,
+    group_by: GroupBy,
+    log: &[String],
+    fates: &[Fate],
+) -> (Rows, BTreeSet<i64>) {
+    let mut durable = Durable::default();
+    let mut life = Life::begin(bundle, group_by, &durable);
+    for fate in fates {
+        match fate {
+            Fate::Read(records) => {
+                for _ in 0..*records {
+                    life.read(log);
+                }
+            }
+            Fate::Write(jobs) => {
+                for _ in 0..*jobs {
+                    life.write(&mut durable, true);
+                }
+            }
+            Fate::Commit => durable.committed = Some(life.ledger.commit_point()),
+            Fate::Kill(jobs) => {
+                for _ in 0..*jobs {
+                    life.write(&mut durable, false);
+                }
+                life = Life::begin(bundle, group_by, &durable);
+            }
+        }
+    }
+    while life.read(log) {}
+    while !life.queue.is_empty() {
+        life.write(&mut durable, true);
+    }
+    (durable.rows, durable.letters)
+}
+
+/// A log of lines that mostly move forward, with late ones, jumps over gaps, and garbage.
+fn log() -> impl Strategy<Value = Vec<String>> {
+    let line = (
+        0_i64..6_000,
+        0_i64..50,
+        0_usize..3,
+        0_usize..5,
+        (0_u8..40, 0_i64..4_000),
+    );
+    prop::collection::vec(line, 50..400).prop_map(|lines| {
+        let mut time = 1_000_000_000_000;
+        let mut log = Vec::new();
+        for (step, kind, service, message, (odd, back)) in lines {
+            time += match kind {
+                0 => step * 60,
+                1 => step * 600,
+                _ => step,
+            };
+            // Half the lines are out of order, some beyond the lateness of 2 s, a few by far.
+            let time = match odd {
+                0 => time - 45_000,
+                1..=20 => time - back,
+                _ => time,
+            };
+            let (service, message) = (SERVICES[service], MESSAGES[message]);
+            log.push(if odd == 21 {
+                "garbage".to_owned()
+            } else {
+                format!(
+                    r#"{{"timestamp":{time},"level":"INFO","service":"{service}","message":"{message}"}}"#
+                )
+            });
+        }
+        log
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn dying_changes_nothing(
+        log in log(),
+        fates in prop::collection::vec(fate(), 5..120),
+        by_service: bool,
+    ) {
+        static BUNDLE: std::sync::LazyLock<Arc<Bundle>> = std::sync::LazyLock::new(bundle);
+        let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
+        let (rows, letters) = undisturbed(&BUNDLE, group_by, &log);
+        let (rows_after, letters_after) = disturbed(&BUNDLE, group_by, &log, &fates);
+        for (key, row) in &rows {
+            prop_assert_eq!(rows_after.get(key), Some(row), "row {}", key);
+        }
+        prop_assert_eq!(rows_after.len(), rows.len());
+        prop_assert_eq!(letters_after, letters);
+    }
+}
