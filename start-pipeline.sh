@@ -32,7 +32,7 @@ READY_DEADLINE_SECONDS=60
 # A window lasts 30 s and is final 2 s later; the first incident starts after 20 s and needs a window too.
 FIRST_ROW_DEADLINE_SECONDS=120
 FIRST_ALARM_DEADLINE_SECONDS=180
-TRAINING_DAYS=2
+TRAINING_DAYS=9
 # The parts this run has started; each must stay alive.
 STARTED=()
 

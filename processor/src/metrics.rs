@@ -17,7 +17,6 @@ struct ReasonLabel {
 /// What the pipeline counts. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct PipelineMetrics {
-    records: Counter,
     rejected: Family<ReasonLabel, Counter>,
     windows: Counter,
     lines: Counter,
@@ -29,7 +28,6 @@ pub struct PipelineMetrics {
 impl PipelineMetrics {
     /// Registers every metric.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("records", "Records read", self.records.clone());
         registry.register(
             "rejected",
             "Records not scored, by reason",
@@ -57,11 +55,6 @@ impl PipelineMetrics {
                 reason: reason.as_str(),
             }));
         }
-    }
-
-    /// Counts a record.
-    pub fn read(&self) {
-        self.records.inc();
     }
 
     /// Counts a record that is not scored.

@@ -572,7 +572,6 @@ impl RecordHandler for Worker {
         running
             .pipeline
             .record(&mut self.shared, record, &mut self.steps);
-        self.metrics.read();
         let windower = running.pipeline.windower();
         let (max_event_time, closed_through) =
             (windower.max_event_time(), windower.closed_through());

@@ -1,0 +1,121 @@
+//! A real Kafka broker from a test's side: topics of its own, records written by kcat (a client
+//! that nobody here wrote), topics read to their end, offsets as the group committed them.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
+
+/// Far longer than the broker takes for anything: reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Records to a batch of kcat's: small, so that a slow reader gets a partition in many pieces.
+const BATCH_RECORDS: usize = 50;
+
+/// Creates a topic.
+pub(crate) async fn create_topic(brokers: &str, name: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = config(brokers).create().unwrap();
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    for outcome in admin.create_topics([&topic], &options).await.unwrap() {
+        outcome.unwrap();
+    }
+}
+
+/// Writes the lines of `file` to a partition, in their order.
+pub(crate) fn kcat(brokers: &str, topic: &str, partition: usize, file: &Path) {
+    let output = Command::new("kcat")
+        .args(["-P", "-b", brokers, "-t", topic])
+        .args(["-p", &partition.to_string()])
+        .args(["-X", &format!("batch.num.messages={BATCH_RECORDS}")])
+        .arg("-l")
+        .arg(file)
+        .output()
+        .unwrap_or_else(|error| panic!("kcat (a Debian package) cannot be run: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kcat failed: {stderr}");
+}
+
+/// A record's key and payload.
+pub(crate) type Record = (String, String);
+
+/// Returns all records of a topic, in order within each partition.
+pub(crate) fn read_topic(brokers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = config(brokers)
+        .set("group.id", "reads-without-joining")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let partitions = partitions(&consumer, topic);
+    let mut assignment = TopicPartitionList::new();
+    for partition in &partitions {
+        assignment
+            .add_partition_offset(topic, *partition, Offset::Beginning)
+            .unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut records = Vec::new();
+    let mut unfinished = partitions.len();
+    while unfinished > 0 {
+        assert!(Instant::now() < deadline, "`{topic}` has no end");
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => unfinished -= 1,
+            Some(Err(error)) => panic!("cannot read `{topic}`: {error}"),
+            Some(Ok(message)) => {
+                let text = |bytes: Option<&[u8]>| {
+                    String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap()
+                };
+                records.push((text(message.key()), text(message.payload())));
+            }
+        }
+    }
+    records
+}
+
+/// Returns the offsets that a group committed, by partition; 0 where it committed none.
+pub(crate) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer = config(brokers).set("group.id", group).create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions(&consumer, topic) {
+        asked.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(asked, PATIENCE).unwrap();
+    let offset = |offset| match offset {
+        Offset::Offset(offset) => offset,
+        _ => 0,
+    };
+    let elements = committed.elements();
+    elements
+        .iter()
+        .map(|it| (it.partition(), offset(it.offset())))
+        .collect()
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let partitions = metadata.topics()[0].partitions();
+    partitions.iter().map(|partition| partition.id()).collect()
+}
+
+fn config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("broker.address.family", "v4");
+    config
+}

@@ -1,0 +1,375 @@
+//! What a live run must have left behind, whatever happened to it: what `replay` says of the same
+//! topic with the same model.
+//!
+//! Compared are the rows, the last result message of each window, the alarm file, and the offsets
+//! that the group committed. Left out is what depends on the clock: write times, and whether a
+//! window came too late to tell anyone (`stale`).
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::broker::{self, Record};
+
+/// Differences told in full; the rest is counted.
+const TOLD_MAX: usize = 12;
+/// The one field that the clock decides.
+const STALE: &str = "stale";
+
+/// Every row, with times as result messages write them and numbers that come back exactly.
+const ROWS: &str = r#"
+    SELECT (to_jsonb(r) || jsonb_build_object(
+        'timestamp',    to_char("timestamp"  AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'window_start', to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'window_end',   to_char(window_end   AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+    ))::text FROM anomaly_results r"#;
+
+/// What identifies a window: `stream@window_start`, the key of its message.
+type Key = String;
+
+/// What `replay` says of each window.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// Those that the watermark made final.
+    closed: BTreeMap<Key, Said>,
+    /// Those that were open at the end of the topic.
+    open: BTreeMap<Key, Said>,
+}
+
+#[derive(Debug)]
+struct Said {
+    text: String,
+    message: Value,
+}
+
+impl Said {
+    fn str(&self, field: &str) -> &str {
+        self.message[field].as_str().unwrap()
+    }
+
+    fn is_anomaly(&self) -> bool {
+        self.message["is_anomaly"] == 1
+    }
+}
+
+/// What a live run left behind.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Rows of the table, as JSON.
+    rows: Vec<Value>,
+    /// The results topic.
+    messages: Vec<Record>,
+    /// The alarm file.
+    alarms: String,
+}
+
+impl Outcome {
+    /// Gathers it.
+    pub(crate) async fn gather(
+        database: &Client,
+        (brokers, results_topic): (&str, &str),
+        alarm_file: &Path,
+    ) -> Self {
+        let rows = database.query(ROWS, &[]).await.unwrap();
+        let row = |row: &tokio_postgres::Row| serde_json::from_str(row.get(0)).unwrap();
+        Self {
+            rows: rows.iter().map(row).collect(),
+            messages: broker::read_topic(brokers, results_topic),
+            // It is made by the first alarm.
+            alarms: fs::read_to_string(alarm_file).unwrap_or_default(),
+        }
+    }
+}
+
+impl Oracle {
+    /// Reads what `replay --results` wrote.
+    pub(crate) fn read(results: &Path) -> Self {
+        let (mut closed, mut open) = (BTreeMap::new(), BTreeMap::new());
+        for line in fs::read_to_string(results).unwrap().lines() {
+            let message: Value = serde_json::from_str(line).unwrap();
+            let windows = match message["final_by"].as_str() {
+                Some("watermark") => &mut closed,
+                Some("end") => &mut open,
+                other => panic!("replay made a window final by {other:?}"),
+            };
+            let (key, text) = (key(&message), line.to_owned());
+            let before = windows.insert(key, Said { text, message });
+            assert!(before.is_none(), "replay told a window twice: {line}");
+        }
+        Self { closed, open }
+    }
+
+    /// Returns how many windows are final by the watermark.
+    pub(crate) fn closed_count(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// Returns how many of those are anomalous.
+    pub(crate) fn alarm_count(&self) -> usize {
+        self.closed
+            .values()
+            .filter(|said| said.is_anomaly())
+            .count()
+    }
+
+    /// Returns where each partition's committed offset must end up: at the first record of the
+    /// windows still open.
+    pub(crate) fn committed(&self) -> BTreeMap<i32, i64> {
+        let mut committed = BTreeMap::new();
+        for said in self.open.values() {
+            let partition = said.message["partition"].as_i64().unwrap();
+            let partition = i32::try_from(partition).unwrap();
+            if let Some(first) = said.message["first_offset"].as_i64() {
+                let offset = committed.entry(partition).or_insert(first);
+                *offset = first.min(*offset);
+            }
+        }
+        committed
+    }
+
+    /// Fails with every difference between what must be there and what is.
+    pub(crate) fn check(&self, outcome: &Outcome) {
+        let mut differences = Differences::default();
+        self.compare_rows(&outcome.rows, &mut differences);
+        self.compare_messages(&outcome.messages, &mut differences);
+        self.compare_alarms(&outcome.alarms, &mut differences);
+        differences.fail_if_any();
+    }
+
+    fn compare_rows(&self, rows: &[Value], differences: &mut Differences) {
+        let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
+        for row in rows {
+            let key = key(row);
+            match self.expected(&key, row, differences) {
+                Expected::Closed(said) => {
+                    // A row has more columns than a message has fields.
+                    differ(&key, &said.message, row, |_| true, differences);
+                    closed.insert(key);
+                }
+                Expected::Open(said) => {
+                    let lines = |field: &str| is_count(field);
+                    differ(&key, &said.message, row, lines, differences);
+                    open.insert(key);
+                }
+                Expected::Nothing => {}
+            }
+        }
+        missing("row", &self.closed, &closed, differences);
+        missing("provisional row", &self.open, &open, differences);
+    }
+
+    fn compare_messages(&self, messages: &[Record], differences: &mut Differences) {
+        let last: BTreeMap<&Key, &String> =
+            messages.iter().map(|(key, text)| (key, text)).collect();
+        let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
+        for (key, text) in last {
+            let message: Value = serde_json::from_str(text).unwrap();
+            match self.expected(key, &message, differences) {
+                Expected::Closed(said) => {
+                    differ(key, &said.message, &message, |_| true, differences);
+                    // The same fields: then the same bytes, for the order of fields is promised.
+                    let fresh = text.replacen("\"stale\":true", "\"stale\":false", 1);
+                    if fresh != said.text
+                        && message_without_stale(text) == message_without_stale(&said.text)
+                    {
+                        differences.tell(format!(
+                            "{key}: the message's fields stand in another order"
+                        ));
+                    }
+                    closed.insert(key.clone());
+                }
+                Expected::Open(_) => {
+                    open.insert(key.clone());
+                }
+                Expected::Nothing => {}
+            }
+        }
+        missing("message", &self.closed, &closed, differences);
+        missing("provisional message", &self.open, &open, differences);
+    }
+
+    /// Returns what `replay` says of a window that the live run tells of.
+    fn expected(&self, key: &Key, found: &Value, differences: &mut Differences) -> Expected<'_> {
+        match (
+            found["final_by"].as_str(),
+            self.closed.get(key),
+            self.open.get(key),
+        ) {
+            (Some("watermark"), Some(said), _) => Expected::Closed(said),
+            (Some("open"), _, Some(said)) => Expected::Open(said),
+            (by, closed, open) => {
+                let expected = match (closed, open) {
+                    (Some(_), _) => "final by the watermark",
+                    (None, Some(_)) => "open",
+                    (None, None) => "not there",
+                };
+                let by = by.unwrap_or("nothing");
+                differences.tell(format!("{key}: final by `{by}`, expected to be {expected}"));
+                Expected::Nothing
+            }
+        }
+    }
+
+    fn compare_alarms(&self, alarms: &str, differences: &mut Differences) {
+        let mut told: BTreeMap<String, usize> = BTreeMap::new();
+        let mut samples = 0;
+        for line in alarms.lines() {
+            // The leading time is the clock's.
+            let Some((_, rest)) = line.split_once(" | WARNING | ") else {
+                differences.tell(format!("alarm file: not a line of an alarm: {line}"));
+                continue;
+            };
+            if let Some(alarm) = rest.strip_prefix("ANOMALY DETECTED | ") {
+                samples = 0;
+                let (facts, _) = alarm.split_once(" | Why: ").unwrap_or((alarm, ""));
+                let facts = facts.strip_suffix(" | Stale: yes").unwrap_or(facts);
+                *told.entry(facts.to_owned()).or_default() += 1;
+            } else {
+                samples += 1;
+                if samples > 3 || !rest.starts_with(&format!("  Sample Error {samples}: ")) {
+                    differences.tell(format!("alarm file: a line out of place: {line}"));
+                }
+            }
+        }
+        for said in self.closed.values().filter(|said| said.is_anomaly()) {
+            let facts = alarm_facts(said);
+            match told.remove(&facts) {
+                Some(1) => {}
+                Some(times) => differences.tell(format!("alarm told {times} times: {facts}")),
+                None => differences.tell(format!("alarm missing: {facts}")),
+            }
+        }
+        for facts in told.into_keys() {
+            // A provisional alarm of a window that never closed is the clock's.
+            if !self.open.values().any(|said| is_alarm_of(&facts, said)) {
+                differences.tell(format!("alarm nobody asked for: {facts}"));
+            }
+        }
+    }
+}
+
+enum Expected<'a> {
+    Closed(&'a Said),
+    Open(&'a Said),
+    Nothing,
+}
+
+/// Returns what an alarm says of its window, between its heading and its reasons.
+fn alarm_facts(said: &Said) -> String {
+    let number = |field: &str| said.message[field].as_f64().unwrap();
+    let (window, stream) = (window_field(said), said.str("stream"));
+    format!(
+        "Score: {:.3} | {window} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | Stream: {stream}",
+        number("anomaly_score"),
+        number("log_count"),
+        number("error_count"),
+        number("error_rate") * 100.0,
+        number("critical_count"),
+    )
+}
+
+fn window_field(said: &Said) -> String {
+    format!(
+        "Window: {} to {}",
+        said.str("window_start"),
+        said.str("window_end")
+    )
+}
+
+fn is_alarm_of(facts: &str, said: &Said) -> bool {
+    let stream = format!(" | Stream: {}", said.str("stream"));
+    facts.contains(&window_field(said)) && facts.ends_with(&stream)
+}
+
+/// Returns whether a field of an open window must be as in `replay`: it counts lines, and every
+/// line was read.
+fn is_count(field: &str) -> bool {
+    field.ends_with("_count") || field.ends_with("_offset")
+}
+
+fn key(message: &Value) -> Key {
+    let field = |name: &str| message[name].as_str().unwrap().to_owned();
+    format!("{}@{}", field("stream"), field("window_start"))
+}
+
+fn message_without_stale(text: &str) -> Value {
+    let mut message: Value = serde_json::from_str(text).unwrap();
+    message[STALE] = Value::Null;
+    message
+}
+
+/// Tells of the fields of `expected`, among those `compared`, that `found` holds otherwise.
+fn differ(
+    key: &Key,
+    expected: &Value,
+    found: &Value,
+    compared: impl Fn(&str) -> bool,
+    differences: &mut Differences,
+) {
+    for (field, value) in expected.as_object().unwrap() {
+        if field != STALE && compared(field) && !same(value, &found[field]) {
+            let found = &found[field];
+            differences.tell(format!("{key}: {field} is {found}, expected {value}"));
+        }
+    }
+}
+
+/// Equal, where a number is what it is however it is written: PostgreSQL writes 1 for 1.0.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|(name, value)| other.get(name).is_some_and(|it| same(value, it)))
+        }
+        _ => one == other,
+    }
+}
+
+fn missing(
+    what: &str,
+    expected: &BTreeMap<Key, Said>,
+    found: &BTreeSet<Key>,
+    differences: &mut Differences,
+) {
+    for key in expected.keys().filter(|key| !found.contains(*key)) {
+        differences.tell(format!("{key}: its {what} is missing"));
+    }
+}
+
+/// What is not as it must be.
+#[derive(Debug, Default)]
+struct Differences {
+    told: Vec<String>,
+    count: usize,
+}
+
+impl Differences {
+    fn tell(&mut self, difference: String) {
+        self.count += 1;
+        if self.told.len() < TOLD_MAX {
+            self.told.push(difference);
+        }
+    }
+
+    fn fail_if_any(&self) {
+        let (count, told) = (self.count, self.told.join("\n  "));
+        assert!(
+            count == 0,
+            "{count} differences from replay, among them\n  {told}"
+        );
+    }
+}
