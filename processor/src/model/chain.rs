@@ -209,7 +209,7 @@ impl Chain<'_> {
             presumed_incidents: share,
             line_surprisal: bins.tail(weight),
             repetition: weighted(|s| s.repetition.ln_1p(), false),
-            critical: weighted(|s| s.critical.ln_1p(), true),
+            critical: weighted(|s| s.critical, true),
             volume: weighted(|s| s.volume.ln_1p(), false),
             distance: weighted(|s| s.distance, true),
             combined: Tail::default(),

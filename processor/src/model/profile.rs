@@ -408,7 +408,7 @@ const TEXT_BYTES_MAX: usize = 512;
 
 /// Cuts a masked text to what is kept of it.
 pub(super) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+    text.split_at(text.floor_char_boundary(TEXT_BYTES_MAX)).0
 }
 
 mod hex_u64 {
