@@ -303,23 +303,28 @@ fn sample(
         .filter(|window| window.lines() > 0)
 }
 
-/// Returns the rows of an even sample of all windows.
+/// Returns the rows of an even sample of the windows with lines, of which there are `with_lines`.
 pub(super) fn sample_rows(
-    history: &History,
+    (history, with_lines): (&History, usize),
     profile: &Profile,
     names: &Names,
     length_ms: i64,
 ) -> Vec<FeatureRow> {
     let mut trailing: HashMap<u32, Trailing> = HashMap::new();
-    let step = history.len().div_ceil(MODEL_SAMPLE_ROWS).max(1);
+    let step = with_lines.div_ceil(MODEL_SAMPLE_ROWS).max(1);
     let mut sampled = Vec::new();
-    for (number, window) in history.iter().enumerate() {
+    let mut number = 0;
+    for window in history.iter() {
         let observed = observe(&window, profile, names);
         let trailing = trailing.entry(window.stream).or_default();
         trailing.add(&observed, length_ms);
-        if number % step == 0 && window.lines() > 0 {
+        if window.lines() == 0 {
+            continue;
+        }
+        if number % step == 0 {
             sampled.push(row(&observed, trailing));
         }
+        number += 1;
     }
     sampled
 }

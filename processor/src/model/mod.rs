@@ -38,7 +38,7 @@ pub use bundle::{
 };
 pub use detector::Detector;
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
-pub use train::{TrainError, TrainProgress, Trainer};
+pub use train::{TrainError, TrainProgress, Trainer, WINDOWS_MIN};
 
 use crate::{features::FeatureRow, window::ClosedWindow};
 
