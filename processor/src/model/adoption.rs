@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::profile::hex_u64;
-use crate::{features::Observed, window::TemplateCount};
+use crate::features::Observed;
 
 /// Windows in a row in which a new template came without another signal, after which it is known.
 /// A template that belongs to incidents which show in every second of its windows passes with a
@@ -172,11 +172,11 @@ pub(super) struct Unseen {
 }
 
 /// A window after it was scored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct AdoptionStep<'a> {
     pub(super) observed: &'a Observed,
-    /// In the order of `observed.pairs`.
-    pub(super) pairs: &'a [&'a TemplateCount],
+    /// Whether the pair at a place came as `ERROR` or `FATAL`.
+    pub(super) critical: &'a dyn Fn(usize) -> bool,
     pub(super) unseen: &'a Unseen,
     /// Start of the window, in ms since the epoch.
     pub(super) start_ms: i64,
@@ -214,17 +214,17 @@ impl Adoption {
     pub(super) fn apply(
         &self,
         observed: &mut Observed,
-        pairs: &[&TemplateCount],
+        critical: impl Fn(usize) -> bool,
         start_ms: i64,
     ) -> Unseen {
         let mut unseen = Unseen::default();
-        for (place, (pair, counted)) in observed.pairs.iter_mut().zip(pairs).enumerate() {
+        for (place, pair) in observed.pairs.iter_mut().enumerate() {
             if pair.fact.training_lines > 0 {
                 continue;
             }
             let known = self.adopted.iter().find(|known| {
                 known.template == pair.template
-                    && known.critical >= counted.level.is_critical()
+                    && known.critical >= critical(place)
                     && !known.is_gone(start_ms)
             });
             let Some(known) = known else {
@@ -359,7 +359,7 @@ fn sightings(step: &AdoptionStep<'_>, places: &[usize]) -> Vec<Sighting> {
         let sighting = &mut sightings[number];
         sighting.lines += u64::from(pair.count);
         sighting.service_lines += u64::from(step.observed.services[pair.service].lines);
-        sighting.critical |= step.pairs[place].level.is_critical();
+        sighting.critical |= (step.critical)(place);
     }
     sightings
 }

@@ -70,8 +70,9 @@ impl Detector {
             unseen: &mut self.unseen,
         };
         let (mut observed, pairs) = observe(&window.content, &mut facts);
+        let critical = |place: usize| pairs[place].level.is_critical();
         let start_ms = window.bounds.start.as_millis();
-        let unseen = baseline.adoption.apply(&mut observed, &pairs, start_ms);
+        let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
@@ -107,7 +108,7 @@ impl Detector {
             let ln_p_rest = self.ln_p_rest(&unseen, (&observed, &pairs), &signals, baseline);
             let adopted = baseline.adoption.step(&AdoptionStep {
                 observed: &observed,
-                pairs: &pairs,
+                critical: &critical,
                 unseen: &unseen,
                 start_ms,
                 anomalous: verdict.is_anomaly,

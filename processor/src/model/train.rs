@@ -147,7 +147,12 @@ impl Trainer {
                 found: self.windows_with_lines,
             });
         }
-        let calibration = calibrate(&self.history, &self.tally, &self.names, progress);
+        let calibration = calibrate(
+            (&self.history, self.window_length_ms),
+            &self.tally,
+            &self.names,
+            progress,
+        );
         let profile = Profile::fit(&self.tally, &self.names);
         let rows = sample_rows(
             (&self.history, self.windows_with_lines),

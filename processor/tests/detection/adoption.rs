@@ -1,12 +1,14 @@
 //! New templates that keep coming: when they become known to a stream, and when they do not.
 
+use std::sync::Arc;
+
 use logguard::{
     event::Level,
     model::{Baseline, CANDIDATES_MAX, Detector, PATIENCE_MS, RECURRENCES, ScoredWindow},
 };
 
 use crate::{
-    made::{LENGTH_MS, Line, Maker, Random, lines, score},
+    made::{LENGTH_MS, Line, Maker, Random, lines, score, trainer},
     scores::{TRAINING, alarms, model, windows},
 };
 
@@ -194,4 +196,29 @@ fn what_rides_in_the_row_is_bounded_and_restores_the_scores_exactly() {
             stored.len()
         );
     }
+}
+
+#[test]
+fn a_release_in_training_does_not_make_news_normal() {
+    let (mut maker, mut random) = (Maker::new(), Random::new(7));
+    let mut learn = trainer();
+    for number in 0..TRAINING {
+        let mut lines = lines(&mut random, 5);
+        if number > TRAINING / 2 && random.below(3) == 0 {
+            lines.push(new_line(Level::Info));
+        }
+        learn.add(&maker.window(number, &lines));
+    }
+    let released = Arc::new(learn.finish(&mut |_| {}).unwrap());
+    let text = "Data corruption detected in table orders";
+    let with_news = windows(100, 5, |number, lines, random| {
+        if random.below(3) == 0 {
+            lines.push(new_line(Level::Info));
+        }
+        if number == 60 {
+            lines.push((Level::Info, "order-service", text.to_owned()));
+        }
+    });
+    let scored = score(&mut Detector::new(released, 0.25, 1), with_news);
+    assert_eq!(alarms(&scored), [60]);
 }
