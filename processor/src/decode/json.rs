@@ -386,8 +386,9 @@ mod tests {
 
         #[test]
         fn arbitrary_timestamps_never_panic(text: String, number: i64) {
-            parse_timestamp(&text);
-            from_epoch(number);
+            for time in [parse_timestamp(&text), from_epoch(number)].into_iter().flatten() {
+                prop_assert_eq!(EventTime::from_millis(time.as_millis()), Some(time));
+            }
         }
     }
 }

@@ -18,7 +18,6 @@ use super::{
     calibration::{Calibration, added},
     density::Density,
     history::{History, TrainingWindow},
-    occasions::HABIT_OCCASIONS,
     profile::{Names, Profile},
     signals::{Signals, draws, signals},
     tail::{Tail, Weighted},
@@ -71,7 +70,7 @@ pub(super) fn calibrate(
     progress: &mut dyn FnMut(TrainProgress),
 ) -> Calibration {
     let habitual: Vec<bool> = (0..names.templates.len())
-        .map(|template| all.template_occasions(template) >= HABIT_OCCASIONS)
+        .map(|template| all.is_habit(template))
         .collect();
     let mut chain = Chain {
         names,

@@ -35,7 +35,7 @@ pub(super) struct KnownTemplate {
     pub(super) text: Arc<str>,
     /// Lines.
     pub(super) lines: u64,
-    /// Estimated independent occasions, in windows.
+    /// Occasions to be expected on normal time, in windows: bursts and incidents are discounted.
     pub(super) occasions: f64,
     /// How much its lines clump within windows, in [0, 1].
     pub(super) clumping: f64,
@@ -361,7 +361,7 @@ fn known_pairs(tally: &Tally, keys: &PairKeys) -> Vec<KnownPair> {
             service,
             template,
             lines: count.lines,
-            occasions: count.occasions.estimate(&tally.elapsed),
+            occasions: count.occasions.normal(&tally.elapsed),
         })
         .collect()
 }

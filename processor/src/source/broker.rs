@@ -3,12 +3,14 @@
 //! The trait is narrow so that the member's rules are tested without a broker. Every call has a
 //! bound in time but the commit in `Sync` mode, which librdkafka bounds by the session timeout.
 
-use std::{slice, time::Duration};
+use std::{ptr, slice, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
+    bindings::{rd_kafka_commit_queue, rd_kafka_queue_destroy, rd_kafka_queue_get_consumer},
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError, KafkaResult},
+    error::{IsError, KafkaError, KafkaResult},
+    types::RDKafkaErrorCode,
 };
 
 use super::{
@@ -122,8 +124,44 @@ impl<C: ConsumerContext> Broker for Link<'_, C> {
             element.set_offset(Offset::Offset(point.next.0))?;
             element.set_metadata(point.metadata.encode());
         }
-        self.consumer.commit(&list, mode)
+        match mode {
+            CommitMode::Sync => self.consumer.commit(&list, mode),
+            CommitMode::Async => commit_answered_by_poll(self.consumer, &list),
+        }
     }
+}
+
+/// Commits without waiting; a later poll calls back with the answer.
+///
+/// Not through rdkafka's own asynchronous commit: librdkafka answers that one only to a callback
+/// of its configuration, which rdkafka 0.39 does not set, so that no answer ever comes. Here the
+/// answer goes to the queue that is polled.
+#[allow(
+    unsafe_code,
+    reason = "rdkafka does not wrap the commit that names the queue for its answer"
+)]
+fn commit_answered_by_poll<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: `consumer` is borrowed, so that its client outlives the call.
+    let queue = unsafe { rd_kafka_queue_get_consumer(client) };
+    if queue.is_null() {
+        // Only a consumer without a group has none.
+        return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownGroup));
+    }
+    // SAFETY: `queue` is not null and ours until it is destroyed, once, here; librdkafka takes
+    // its own reference to it and its own copy of `list`. There is no callback to be called.
+    let answer = unsafe {
+        let answer = rd_kafka_commit_queue(client, list.ptr(), queue, None, ptr::null_mut());
+        rd_kafka_queue_destroy(queue);
+        answer
+    };
+    if answer.is_error() {
+        return Err(KafkaError::ConsumerCommit(answer.into()));
+    }
+    Ok(())
 }
 
 /// Reads the answer to an offset query. Not through rdkafka's `metadata()`: it panics on bytes
@@ -200,7 +238,10 @@ mod tests {
     fn metadata_that_is_not_utf8_is_read_as_not_ours() {
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0);
-        let ours = CommitMetadata::default();
+        let ours = CommitMetadata::nothing_done(crate::event::WindowGrid {
+            length_ms: 30_000,
+            by_service: false,
+        });
         list.add_partition("t", 1).set_metadata(ours.encode());
         {
             let mut foreign = list.add_partition("t", 2);

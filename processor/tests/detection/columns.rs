@@ -56,7 +56,8 @@ fn columns_equal_those_of_scikit_learn() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 40 * 29);
+    // All but the cluster's number, which only the empty window has for sure.
+    assert_eq!(compared, 40 * 29 + 1);
 }
 
 #[test]

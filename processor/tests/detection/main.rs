@@ -1,5 +1,11 @@
 //! Training, the bundle and the scorer from the outside.
-#![allow(missing_docs, reason = "a test program")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program"
+)]
 
 mod bundle;
 mod columns;
