@@ -229,3 +229,25 @@ impl OffsetSpan {
         self.next = self.next.max(NextOffset::after(offset));
     }
 }
+
+/// How windows are laid over a stream of records. What was counted on one grid means nothing on
+/// another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowGrid {
+    /// Window length in milliseconds, positive.
+    pub length_ms: i64,
+    /// Each service of a partition has windows of its own.
+    pub by_service: bool,
+}
+
+/// Windows that may lack lines because reading began in their midst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Partial {
+    /// None.
+    #[default]
+    No,
+    /// Which ones is decided by the first record that comes.
+    FromFirstRecord,
+    /// Those that start at this time or before.
+    Through(EventTime),
+}

@@ -32,7 +32,7 @@ const STUCK_AFTER_MS: i64 = 60_000;
 pub struct Health {
     clock: Clock,
     last_turn_ms: AtomicI64,
-    broker_up: AtomicBool,
+    reading: AtomicBool,
     store_up: AtomicBool,
     stopping: AtomicBool,
 }
@@ -44,8 +44,8 @@ pub struct Condition {
     ready: bool,
     /// The consumer thread takes its turns.
     live: bool,
-    /// The broker answers.
-    broker: bool,
+    /// Reading from the broker is undisturbed.
+    reading: bool,
     /// The store answers, or none is used.
     store: bool,
     /// A signal asked to stop.
@@ -60,7 +60,7 @@ impl Health {
         Self {
             clock,
             last_turn_ms,
-            broker_up: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
             store_up: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
@@ -72,9 +72,9 @@ impl Health {
             .store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
     }
 
-    /// Notes whether the broker answers.
-    pub fn set_broker_up(&self, up: bool) {
-        self.broker_up.store(up, Ordering::Relaxed);
+    /// Notes whether reading from the broker is undisturbed.
+    pub fn set_reading(&self, undisturbed: bool) {
+        self.reading.store(undisturbed, Ordering::Relaxed);
     }
 
     /// Notes whether the store answers, or that none is used.
@@ -91,13 +91,13 @@ impl Health {
         let idle_ms =
             self.clock.now().timestamp_millis() - self.last_turn_ms.load(Ordering::Relaxed);
         let live = idle_ms < STUCK_AFTER_MS;
-        let broker = self.broker_up.load(Ordering::Relaxed);
+        let reading = self.reading.load(Ordering::Relaxed);
         let store = self.store_up.load(Ordering::Relaxed);
         let stopping = self.stopping.load(Ordering::Relaxed);
         Condition {
-            ready: live && broker && store && !stopping,
+            ready: live && reading && store && !stopping,
             live,
-            broker,
+            reading,
             store,
             stopping,
         }

@@ -23,6 +23,12 @@ pub struct PipelineMetrics {
     anomalies: Counter,
     overflow_lines: Counter,
     outbox: Gauge,
+    open_windows: Gauge,
+    streams: Gauge,
+    windows_pending: Gauge,
+    letters_pending: Gauge,
+    templates: Gauge,
+    template_evictions: Gauge,
 }
 
 impl PipelineMetrics {
@@ -45,11 +51,33 @@ impl PipelineMetrics {
             "Lines not told apart because their window had too many templates or services",
             self.overflow_lines.clone(),
         );
-        registry.register(
-            "outbox",
-            "Results waiting for room in a sink",
-            self.outbox.clone(),
-        );
+        for (name, help, gauge) in [
+            ("outbox", "Results waiting for room in a sink", &self.outbox),
+            (
+                "open_windows",
+                "Windows that records may still come for",
+                &self.open_windows,
+            ),
+            ("streams", "Streams known", &self.streams),
+            (
+                "windows_pending",
+                "Final windows not yet durable everywhere",
+                &self.windows_pending,
+            ),
+            (
+                "letters_pending",
+                "Dead letters not yet durable",
+                &self.letters_pending,
+            ),
+            ("templates", "Templates in the dictionary", &self.templates),
+            (
+                "template_evictions",
+                "Templates forgotten for lack of room",
+                &self.template_evictions,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
         for reason in RejectReason::ALL {
             drop(self.rejected.get_or_create(&ReasonLabel {
                 reason: reason.as_str(),
@@ -77,10 +105,39 @@ impl PipelineMetrics {
         }
     }
 
-    /// Notes how many results wait for room.
-    pub fn outbox(&self, waiting: usize) {
-        self.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    /// Sets every gauge.
+    pub fn set_gauges(&self, gauges: Gauges) {
+        let set = |gauge: &Gauge, value: usize| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&self.outbox, gauges.outbox);
+        set(&self.open_windows, gauges.open_windows);
+        set(&self.streams, gauges.streams);
+        set(&self.windows_pending, gauges.windows_pending);
+        set(&self.letters_pending, gauges.letters_pending);
+        set(&self.templates, gauges.templates);
+        self.template_evictions
+            .set(i64::try_from(gauges.template_evictions).unwrap_or(i64::MAX));
     }
+}
+
+/// What the gauges are set to: the sums over the partitions of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauges {
+    /// Results waiting for room in a sink.
+    pub outbox: usize,
+    /// Windows that records may still come for.
+    pub open_windows: usize,
+    /// Streams known.
+    pub streams: usize,
+    /// Final windows not yet durable everywhere.
+    pub windows_pending: usize,
+    /// Dead letters not yet durable.
+    pub letters_pending: usize,
+    /// Templates in the dictionary.
+    pub templates: usize,
+    /// Templates forgotten for lack of room, since the start.
+    pub template_evictions: u64,
 }
 
 /// Every metric of the process. Clones share their values.

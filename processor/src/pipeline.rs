@@ -214,6 +214,18 @@ impl Shared {
             detector,
         })
     }
+
+    /// Returns the template dictionary, to look at.
+    #[must_use]
+    pub fn dictionary(&self) -> &TemplateDictionary {
+        &self.dictionary
+    }
+
+    /// Returns the checksum of the model.
+    #[must_use]
+    pub fn model_checksum(&self) -> &Arc<str> {
+        self.detector.bundle().checksum()
+    }
 }
 
 /// All stages of one partition.

@@ -26,7 +26,7 @@ use crate::{
     config::{Config, ConfigError},
     decode::RejectReason,
     evaluate::{EvaluatedWindow, Evaluation, RunTotals},
-    event::{EventTime, TopicPartition},
+    event::{EventTime, Partial, TopicPartition},
     files::{parse_time, read_events},
     model::{Bundle, Detector, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
@@ -97,11 +97,16 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Returns the pipeline of a partition, created at its first use.
+    /// Begins a partition; `partial` if records before its first one are gone.
     fn start(&mut self, partition: i32, partial: bool) {
         let key = TopicPartition {
             partition,
             ..self.config.file_partition()
+        };
+        let partial = if partial {
+            Partial::FromFirstRecord
+        } else {
+            Partial::No
         };
         let recovered = Recovered {
             partial,

@@ -88,7 +88,7 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
     let store = open_store(config).await?;
     let metrics = Metrics::default();
     let health = Arc::new(Health::new(Clock::system()));
-    health.set_broker_up(true);
+    health.set_reading(true);
     tokio::spawn(probe_store(store.clone(), Arc::clone(&health)));
     let address = listener.local_addr()?;
     tokio::spawn(health::serve(

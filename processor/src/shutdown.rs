@@ -65,14 +65,6 @@ impl Shutdown {
         *self.stop.borrow()
     }
 
-    /// Waits until a stop is asked for.
-    pub async fn wait(&mut self) {
-        // The sender lives as long as the process; should it ever go, nothing will ask again.
-        if self.stop.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// Returns the count of SIGHUPs, to watch for changes.
     #[must_use]
     pub fn reopen(&self) -> watch::Receiver<u64> {

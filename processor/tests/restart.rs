@@ -159,7 +159,8 @@ struct Life {
 
 impl Life {
     fn begin(bundle: &Arc<Bundle>, group_by: GroupBy, durable: &Durable) -> Self {
-        let (next, metadata) = durable.committed.unwrap_or_default_start();
+        let nothing_done = CommitMetadata::nothing_done(config(group_by).grid());
+        let (next, metadata) = durable.committed.unwrap_or((NextOffset(0), nothing_done));
         let mut streams: BTreeMap<Option<Arc<str>>, (EventTime, &str)> = BTreeMap::new();
         for (service, start, state) in &durable.states {
             if metadata.done_through.is_some_and(|done| *start <= done) {
@@ -179,13 +180,13 @@ impl Life {
         let recovered = Recovered {
             max_event_time: metadata.max_event_time,
             done_through: metadata.done_through,
-            partial: false,
+            partial: metadata.partial,
             streams: progress,
         };
         let mut life = Self {
             shared: shared(bundle),
             pipeline: PartitionPipeline::new(config(group_by), partition(), recovered, baselines),
-            ledger: PartitionLedger::new(next, metadata, LENGTH_MS),
+            ledger: PartitionLedger::new(next, metadata),
             queue: VecDeque::new(),
             next: next.0,
         };
@@ -275,16 +276,6 @@ impl Life {
                 }
             }
         }
-    }
-}
-
-trait DefaultStart {
-    fn unwrap_or_default_start(self) -> (NextOffset, CommitMetadata);
-}
-
-impl DefaultStart for Option<(NextOffset, CommitMetadata)> {
-    fn unwrap_or_default_start(self) -> (NextOffset, CommitMetadata) {
-        self.unwrap_or((NextOffset(0), CommitMetadata::default()))
     }
 }
 

@@ -381,13 +381,14 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(payload: Vec<u8>) {
-            let _ = decode(Some(&payload), EventTime::from_millis(0));
+            drop(decode(Some(&payload), EventTime::from_millis(0)));
         }
 
         #[test]
         fn arbitrary_timestamps_never_panic(text: String, number: i64) {
-            let _ = parse_timestamp(&text);
-            let _ = from_epoch(number);
+            for time in [parse_timestamp(&text), from_epoch(number)].into_iter().flatten() {
+                prop_assert_eq!(EventTime::from_millis(time.as_millis()), Some(time));
+            }
         }
     }
 }

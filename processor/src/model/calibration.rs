@@ -43,9 +43,11 @@ pub(super) struct Calibration {
     pub(super) presumed_incidents: f64,
     /// P(a pair's surprisal >= x).
     pub(super) line_surprisal: Tail,
-    /// P(ln(1 - ln p) >= x) of the models' p-values, as are the next two.
+    /// P(ln(1 - ln p) >= x) of the repetition model's p-values.
     pub(super) repetition: Tail,
+    /// P(-ln p >= x) of the critical lines model's p-values.
     pub(super) critical: Tail,
+    /// P(ln(1 - ln p) >= x) of the volume model's p-values.
     pub(super) volume: Tail,
     /// P(distance to the nearest core point >= x, in eps). It is reported and not added up: it moves
     /// with the other signals and with the number of lines, and drowned the one that mattered.
@@ -59,9 +61,9 @@ impl Calibration {
     pub(super) fn evidence(&self, signals: &Signals) -> Evidence {
         [
             self.novelty(signals),
-            tempered(&self.repetition, signals.repetition),
-            tempered(&self.critical, signals.critical),
-            tempered(&self.volume, signals.volume),
+            tempered(&self.repetition, signals.repetition, f64::ln_1p),
+            tempered(&self.critical, signals.critical, |x| x),
+            tempered(&self.volume, signals.volume, f64::ln_1p),
         ]
     }
 
@@ -102,11 +104,12 @@ impl Calibration {
     }
 }
 
-/// What a model's p-value is worth, given how such p-values were distributed on normal time. Their
-/// tail is taken for a power law: bursts come in all sizes. Training may only weaken what the model
-/// claims: where it was too cautious at training's few lines it need not be so at many.
-fn tempered(tail: &Tail, minus_ln_p: f64) -> f64 {
-    (-tail.ln_survival(minus_ln_p.ln_1p())).min(minus_ln_p)
+/// What a model's p-value is worth, given how such p-values were distributed on normal time, on the
+/// scale that `scale` makes: with a logarithm the tail is a power law, for what comes in bursts of
+/// all sizes. Training may only weaken what the model claims: where it was too cautious at
+/// training's few lines it need not be so at many.
+fn tempered(tail: &Tail, minus_ln_p: f64, scale: fn(f64) -> f64) -> f64 {
+    (-tail.ln_survival(scale(minus_ln_p))).min(minus_ln_p)
 }
 
 /// Adds up evidence; strong signals count almost in full, mild ones little.

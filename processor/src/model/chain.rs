@@ -18,7 +18,6 @@ use super::{
     calibration::{Calibration, added},
     density::Density,
     history::{History, TrainingWindow},
-    occasions::HABIT_OCCASIONS,
     profile::{Names, Profile},
     signals::{Signals, draws, signals},
     tail::{Tail, Weighted},
@@ -71,7 +70,7 @@ pub(super) fn calibrate(
     progress: &mut dyn FnMut(TrainProgress),
 ) -> Calibration {
     let habitual: Vec<bool> = (0..names.templates.len())
-        .map(|template| all.template_occasions(template) >= HABIT_OCCASIONS)
+        .map(|template| all.is_habit(template))
         .collect();
     let mut chain = Chain {
         names,
@@ -209,7 +208,7 @@ impl Chain<'_> {
             presumed_incidents: share,
             line_surprisal: bins.tail(weight),
             repetition: weighted(|s| s.repetition.ln_1p(), false),
-            critical: weighted(|s| s.critical.ln_1p(), true),
+            critical: weighted(|s| s.critical, true),
             volume: weighted(|s| s.volume.ln_1p(), false),
             distance: weighted(|s| s.distance, true),
             combined: Tail::default(),

@@ -13,6 +13,8 @@ pub(super) const CENTROIDS_MAX: usize = 20;
 /// Squared distance below which two vectors are one point: repeated points only make empty
 /// clusters.
 const SAME_POINT: f64 = 1e-18;
+/// A smaller range of distances is rounding: every template lies on a centroid of its own.
+const RANGE_MIN: f64 = 1e-9;
 
 /// The fitted centroids.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -65,7 +67,7 @@ impl Clusters {
     pub(super) fn nearest(&self, vector: &TextVector) -> Option<(usize, f64)> {
         let (index, distance) = self.nearest_raw(vector)?;
         let range = self.distance_max - self.distance_min;
-        let range = if range > 0.0 { range } else { 1.0 };
+        let range = if range > RANGE_MIN { range } else { 1.0 };
         Some((
             index,
             ((distance - self.distance_min) / range).clamp(0.0, 1.0),

@@ -81,6 +81,12 @@ impl Detector {
         );
         let evidence = content.calibration.evidence(&signals);
         let mut verdict = self.verdict(&evidence);
+        verdict.cold = baseline.is_cold();
+        verdict.cluster_label = signals.cluster_label;
+        if observed.lines() > 0 {
+            let survival = content.calibration.distance.ln_survival(signals.distance);
+            verdict.dbscan_score = 1.0 - survival.exp();
+        }
         let explanation = explain(&Findings {
             content,
             window: &window.content,

@@ -35,7 +35,7 @@ pub(super) struct KnownTemplate {
     pub(super) text: Arc<str>,
     /// Lines.
     pub(super) lines: u64,
-    /// Estimated independent occasions, in windows.
+    /// Occasions to be expected on normal time, in windows: bursts and incidents are discounted.
     pub(super) occasions: f64,
     /// How much its lines clump within windows, in [0, 1].
     pub(super) clumping: f64,
@@ -361,7 +361,7 @@ fn known_pairs(tally: &Tally, keys: &PairKeys) -> Vec<KnownPair> {
             service,
             template,
             lines: count.lines,
-            occasions: count.occasions.estimate(&tally.elapsed),
+            occasions: count.occasions.normal(&tally.elapsed),
         })
         .collect()
 }
@@ -408,7 +408,7 @@ const TEXT_BYTES_MAX: usize = 512;
 
 /// Cuts a masked text to what is kept of it.
 pub(super) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+    text.split_at(text.floor_char_boundary(TEXT_BYTES_MAX)).0
 }
 
 mod hex_u64 {

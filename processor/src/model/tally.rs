@@ -158,11 +158,18 @@ impl Tally {
         }
     }
 
-    /// Returns the estimated occasions of a template.
+    /// Returns the occasions of a template to be expected on normal time.
     pub(super) fn template_occasions(&self, template: usize) -> f64 {
         self.templates
             .get(template)
-            .map_or(0.0, |count| count.occasions.estimate(&self.elapsed))
+            .map_or(0.0, |count| count.occasions.normal(&self.elapsed))
+    }
+
+    /// Returns whether a template is a habit of the system.
+    pub(super) fn is_habit(&self, template: usize) -> bool {
+        self.templates
+            .get(template)
+            .is_some_and(|count| count.occasions.is_habit(&self.elapsed))
     }
 
     /// Returns, per template, how much its lines clump within windows (intraclass correlation).

@@ -201,7 +201,7 @@ impl Trainer {
         let names = &mut self.names.services;
         let name = Arc::clone(name);
         intern(&mut self.index.services, name, SERVICES_MAX, |name| {
-            names.push(name)
+            names.push(name);
         })
     }
 

@@ -238,7 +238,10 @@ mod tests {
     fn metadata_that_is_not_utf8_is_read_as_not_ours() {
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0);
-        let ours = CommitMetadata::default();
+        let ours = CommitMetadata::nothing_done(crate::event::WindowGrid {
+            length_ms: 30_000,
+            by_service: false,
+        });
         list.add_partition("t", 1).set_metadata(ours.encode());
         {
             let mut foreign = list.add_partition("t", 2);

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::CommitMetadata;
-use crate::event::{EventTime, NextOffset};
+use crate::event::{EventTime, NextOffset, Partial};
 
 /// What keeps the commit from passing an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Window {
 /// The windows and dead letters of one partition that are not done, and what may be committed.
 #[derive(Clone, Debug)]
 pub struct PartitionLedger {
-    window_length_ms: i64,
+    partial: Partial,
     position: NextOffset,
     max_event_time: Option<EventTime>,
     closed_through: Option<EventTime>,
@@ -69,12 +69,11 @@ pub struct PartitionLedger {
 
 impl PartitionLedger {
     /// Returns the ledger of a partition that is read from `next` on; `metadata` is what rode in
-    /// the commit that reading starts from (the default if there was none). Windows are
-    /// `window_length_ms` long, a positive number of milliseconds.
+    /// the commit that reading starts from, or that nothing is done if there was none.
     #[must_use]
-    pub fn new(next: NextOffset, metadata: CommitMetadata, window_length_ms: i64) -> Self {
+    pub fn new(next: NextOffset, metadata: CommitMetadata) -> Self {
         Self {
-            window_length_ms,
+            partial: metadata.partial,
             position: next,
             max_event_time: metadata.max_event_time,
             closed_through: metadata.done_through,
@@ -164,6 +163,11 @@ impl PartitionLedger {
         self.closed_through = self.closed_through.max(closed_through);
     }
 
+    /// Notes which windows may lack lines; kept in the metadata until they are done.
+    pub fn set_partial(&mut self, partial: Partial) {
+        self.partial = partial;
+    }
+
     /// Returns what may be committed now; never less than what it returned before.
     pub fn commit_point(&mut self) -> (NextOffset, CommitMetadata) {
         let (next, max_event_time) = self
@@ -180,11 +184,15 @@ impl PartitionLedger {
             // Windows not done are never before the end of what is done.
             match (self.closed_through, self.windows.first_key_value()) {
                 (Some(closed), Some((start, _))) => {
-                    Some(closed.min(start.saturating_add(-self.window_length_ms)))
+                    Some(closed.min(start.saturating_add(-committed.grid.length_ms)))
                 }
                 (closed, _) => closed,
             },
         );
+        committed.partial = match self.partial {
+            Partial::Through(last) if committed.done_through >= Some(last) => Partial::No,
+            partial => partial,
+        };
         self.committed
     }
 

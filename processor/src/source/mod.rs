@@ -34,7 +34,7 @@ pub use metrics::{Heartbeat, OutcomeLabel, PartitionLabel, SourceMetrics};
 pub use preflight::check_topics;
 pub use topic::{PartitionSpan, TopicEvent, TopicReader, TopicSummary};
 
-use crate::event::{EventTime, NextOffset, TopicPartition};
+use crate::event::{EventTime, NextOffset, Partial, TopicPartition, WindowGrid};
 
 /// A record as it came, borrowed from the reader's buffer.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +48,29 @@ pub struct RawRecord<'a> {
 }
 
 /// What rides in the metadata string of a committed offset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitMetadata {
+    /// The windows that the rest is about.
+    pub grid: WindowGrid,
     /// Largest event time of the records before the committed offset.
     pub max_event_time: Option<EventTime>,
     /// Start of the last window such that it and all before it are done.
     pub done_through: Option<EventTime>,
+    /// Windows not yet done that may lack lines.
+    pub partial: Partial,
+}
+
+impl CommitMetadata {
+    /// Returns what is known of a partition of which nothing is done.
+    #[must_use]
+    pub const fn nothing_done(grid: WindowGrid) -> Self {
+        Self {
+            grid,
+            max_event_time: None,
+            done_through: None,
+            partial: Partial::No,
+        }
+    }
 }
 
 /// What may be committed for a partition.

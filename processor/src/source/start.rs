@@ -124,14 +124,18 @@ pub(super) fn log(start: &StartPoint, finding: Finding) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EventTime;
+    use crate::event::{EventTime, WindowGrid};
 
     const MARKS: Watermarks = Watermarks { low: 10, high: 90 };
 
     fn ours() -> Option<CommitMetadata> {
+        let grid = WindowGrid {
+            length_ms: 30_000,
+            by_service: false,
+        };
         Some(CommitMetadata {
             max_event_time: EventTime::from_millis(5),
-            done_through: None,
+            ..CommitMetadata::nothing_done(grid)
         })
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClosedWindow, FinalBy, GroupBy, WindowBounds, WindowContent};
 use crate::{
     decode::Template,
-    event::{EventTime, LogEvent, OffsetSpan, StreamKey, TopicPartition},
+    event::{EventTime, LogEvent, OffsetSpan, Partial, StreamKey, TopicPartition, WindowGrid},
 };
 
 /// Empty windows listed one by one in a gap; the rest of the gap is one row.
@@ -33,6 +33,17 @@ pub struct WindowConfig {
     pub group_by: GroupBy,
 }
 
+impl WindowConfig {
+    /// Returns how windows are laid over the records.
+    #[must_use]
+    pub fn grid(&self) -> WindowGrid {
+        WindowGrid {
+            length_ms: self.length_ms,
+            by_service: self.group_by == GroupBy::Service,
+        }
+    }
+}
+
 /// Where a stream stands after a window; rides in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamProgress {
@@ -51,8 +62,8 @@ pub struct Recovered {
     pub max_event_time: Option<EventTime>,
     /// Start of the last window that is done.
     pub done_through: Option<EventTime>,
-    /// The first windows may lack lines.
-    pub partial: bool,
+    /// Windows that may lack lines.
+    pub partial: Partial,
     /// Known streams, by service name (`None` when grouped by partition).
     pub streams: Vec<(Option<Arc<str>>, StreamProgress)>,
 }
@@ -82,16 +93,6 @@ struct OpenStream {
     span: OffsetSpan,
 }
 
-/// Windows whose lines may be incomplete because reading began in their midst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Partial {
-    No,
-    /// Decided by the first record that comes.
-    FromFirstRecord,
-    /// Windows up to this start.
-    Through(EventTime),
-}
-
 /// The windows of one partition.
 #[derive(Debug)]
 pub struct Windower {
@@ -116,11 +117,7 @@ impl Windower {
             max_event_time: recovered.max_event_time,
             closed_through: recovered.done_through,
             done_before_restart: recovered.done_through,
-            partial: if recovered.partial {
-                Partial::FromFirstRecord
-            } else {
-                Partial::No
-            },
+            partial: recovered.partial,
             open: BTreeMap::new(),
             streams: streams
                 .map(|(service, progress)| (service.unwrap_or_else(|| "".into()), progress))
@@ -145,6 +142,21 @@ impl Windower {
     pub fn watermark(&self) -> Option<EventTime> {
         self.max_event_time
             .map(|time| time.saturating_add(-self.config.lateness_ms))
+    }
+
+    /// Returns which windows may lack lines.
+    #[must_use]
+    pub fn partial(&self) -> Partial {
+        self.partial
+    }
+
+    /// Returns the end of the last window that is open.
+    #[must_use]
+    pub fn last_open_end(&self) -> Option<EventTime> {
+        self.open
+            .keys()
+            .next_back()
+            .map(|start| self.end_of(*start))
     }
 
     /// Returns how many windows are open.
@@ -193,9 +205,11 @@ impl Windower {
             return Placement::AlreadyDone;
         }
         if self.partial == Partial::FromFirstRecord {
-            // A record before the first one read can lie at most `lateness` behind it in offset
-            // order and still have moved the watermark, so windows up to here may lack lines.
-            let reach = event.time.saturating_add(self.config.lateness_ms);
+            // This record's window was open when it was written, so the records before it were
+            // at most the rest of that window and the lateness ahead.
+            let reach = self
+                .end_of(start)
+                .saturating_add(self.config.lateness_ms - 1);
             self.partial = Partial::Through(reach.window_start(self.config.length_ms));
         }
         let opened = !self.open.contains_key(&start);
@@ -549,7 +563,7 @@ mod tests {
         let recovered = Recovered {
             max_event_time: Some(at(61)),
             done_through: Some(at(30)),
-            partial: false,
+            partial: Partial::No,
             streams: vec![(None, progress)],
         };
         let mut windower = windower(GroupBy::Partition, recovered);
@@ -568,7 +582,7 @@ mod tests {
     #[test]
     fn windows_around_a_partial_start_say_so() {
         let recovered = Recovered {
-            partial: true,
+            partial: Partial::FromFirstRecord,
             ..Recovered::default()
         };
         let mut windower = windower(GroupBy::Partition, recovered);

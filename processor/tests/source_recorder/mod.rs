@@ -17,7 +17,7 @@ use std::{
 };
 
 use logguard::{
-    event::{EventTime, NextOffset, TopicPartition},
+    event::{EventTime, NextOffset, TopicPartition, WindowGrid},
     source::{
         CommitMetadata, CommitPoint, KafkaConfig, RawRecord, RecordHandler, SourceError,
         SourceMetrics, SourceReport, StartPoint, spawn,
@@ -133,6 +133,10 @@ pub(crate) fn metadata_at(next: i64) -> CommitMetadata {
     CommitMetadata {
         max_event_time: EventTime::from_millis(next * 1000),
         done_through: EventTime::from_millis(next * 1000 - 30_000),
+        ..CommitMetadata::nothing_done(WindowGrid {
+            length_ms: 30_000,
+            by_service: false,
+        })
     }
 }
 

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::WindowGrid;
 
 const LENGTH_MS: i64 = 30_000;
 
@@ -11,20 +12,36 @@ fn at(seconds: i64) -> EventTime {
 }
 
 fn ledger() -> PartitionLedger {
-    PartitionLedger::new(NextOffset(100), CommitMetadata::default(), LENGTH_MS)
+    PartitionLedger::new(NextOffset(100), metadata(None, None))
 }
 
 fn metadata(max_event_time: Option<i64>, done_through: Option<i64>) -> CommitMetadata {
     CommitMetadata {
         max_event_time: max_event_time.map(at),
         done_through: done_through.map(at),
+        ..CommitMetadata::nothing_done(WindowGrid {
+            length_ms: LENGTH_MS,
+            by_service: false,
+        })
     }
+}
+
+#[test]
+fn windows_that_may_lack_lines_are_known_until_they_are_done() {
+    let mut ledger = ledger();
+    ledger.set_partial(Partial::Through(at(30)));
+    ledger.window_opened(at(30), 100, None);
+    ledger.advance(NextOffset(110), Some(at(70)), Some(at(30)));
+    ledger.window_closed(at(30), 1);
+    assert_eq!(ledger.commit_point().1.partial, Partial::Through(at(30)));
+    ledger.window_acked(at(30));
+    assert_eq!(ledger.commit_point().1.partial, Partial::No);
 }
 
 #[test]
 fn a_fresh_ledger_commits_where_it_starts() {
     let recovered = metadata(Some(95), Some(30));
-    let mut ledger = PartitionLedger::new(NextOffset(7), recovered, LENGTH_MS);
+    let mut ledger = PartitionLedger::new(NextOffset(7), recovered);
     assert_eq!(ledger.commit_point(), (NextOffset(7), recovered));
 }
 

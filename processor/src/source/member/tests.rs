@@ -78,7 +78,7 @@ impl Broker for Fake {
     ) -> KafkaResult<Vec<(i32, KafkaResult<Committed>)>> {
         let committed = Committed {
             next: self.committed.get(),
-            metadata: self.committed.get().map(|_| CommitMetadata::default()),
+            metadata: self.committed.get().map(|_| metadata()),
         };
         self.answer(partitions.iter().map(|id| (*id, Ok(committed))).collect())
     }
@@ -142,7 +142,7 @@ impl Handler {
         self.points.borrow_mut().push(CommitPoint {
             partition: named(partition),
             next: NextOffset(next),
-            metadata: CommitMetadata::default(),
+            metadata: metadata(),
         });
     }
 }
@@ -478,4 +478,11 @@ fn a_closing_member_hands_nothing_over_and_commits_what_is_left_when_it_goes() {
     assert_eq!(handler.take(), []);
     assert_eq!(member.commit_all(&broker), CommitOutcome::Committed);
     assert!(!member.left_uncommitted());
+}
+
+fn metadata() -> CommitMetadata {
+    CommitMetadata::nothing_done(crate::event::WindowGrid {
+        length_ms: 30_000,
+        by_service: false,
+    })
 }

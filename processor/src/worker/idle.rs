@@ -1,0 +1,108 @@
+//! Partitions whose every record has been read: their time goes on by the clock.
+//!
+//! A window of such a partition is written as a provisional row once the clock has passed its end
+//! and the lateness, and becomes final after `idle_final`. Nothing here runs while reading is
+//! disturbed: a broken or slow fetch is not silence.
+//!
+//! A final row made here says so (`final_by = idle`). Its watermark is committed with it, not
+//! before it: after a kill in between, a straggler may still be counted and the row rewritten.
+
+use std::time::Duration;
+
+use super::{Worker, lane::Running};
+use crate::event::{EventTime, NextOffset, TopicPartition};
+
+impl Worker {
+    /// Looks after every idle partition.
+    pub(super) fn check_idle(&mut self) {
+        if self.reading_disturbed {
+            return;
+        }
+        let now = self.clock.instant();
+        let idle: Vec<_> = self
+            .lanes
+            .iter()
+            .filter_map(|(partition, lane)| {
+                let since = lane.running.as_ref()?.idle_since?;
+                Some((partition.clone(), now.saturating_duration_since(since)))
+            })
+            .collect();
+        for (partition, idle_for) in idle {
+            if idle_for >= self.settings.idle_final {
+                self.close_idle(&partition, idle_for);
+            }
+            self.write_due(&partition, idle_for);
+        }
+    }
+
+    /// Makes the open windows final that the partition's clock has passed, and moves its watermark
+    /// just as far: what comes later than that is not late.
+    fn close_idle(&mut self, partition: &TopicPartition, idle_for: Duration) {
+        let lateness_ms = self.settings.window.lateness_ms;
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
+        let last_end = running.pipeline.windower().last_open_end();
+        let Some(due) = last_end.map(|end| end.saturating_add(lateness_ms)) else {
+            return;
+        };
+        if clock_of(running, idle_for).is_none_or(|time| time < due) {
+            return;
+        }
+        tracing::info!(%partition, ?idle_for, "idle: its open windows become final");
+        running
+            .pipeline
+            .close_idle(&mut self.shared, due, &mut self.steps);
+        self.carry(partition, None);
+        if let Some(running) = self.running(partition) {
+            // Nothing was read: the position stays, and the ledger never moves it back.
+            running.advance(NextOffset(0));
+        }
+    }
+
+    /// Writes the open windows that the partition's clock has passed, as provisional rows with
+    /// their alarms, once each.
+    fn write_due(&mut self, partition: &TopicPartition, idle_for: Duration) {
+        let lateness_ms = self.settings.window.lateness_ms;
+        let Some(lane) = self.lanes.get_mut(partition) else {
+            return;
+        };
+        let Some(running) = &mut lane.running else {
+            return;
+        };
+        let Some(time) = clock_of(running, idle_for) else {
+            return;
+        };
+        let watermark = time.saturating_add(-lateness_ms);
+        let written = running.provisional_through;
+        if !running
+            .pipeline
+            .windower()
+            .has_open_between(written, watermark)
+        {
+            return;
+        }
+        for scored in running.pipeline.score_open(&mut self.shared) {
+            let bounds = scored.window.bounds;
+            if bounds.end <= watermark && Some(bounds.start) > written {
+                running.provisional_through = running.provisional_through.max(Some(bounds.start));
+                running.submit(scored, true, &mut submission!(self));
+            }
+        }
+    }
+}
+
+/// A partition's own time: its largest event time plus the time since its last record was read.
+fn clock_of(running: &Running, idle_for: Duration) -> Option<EventTime> {
+    let idle_ms = i64::try_from(idle_for.as_millis()).unwrap_or(i64::MAX);
+    Some(
+        running
+            .pipeline
+            .windower()
+            .max_event_time()?
+            .saturating_add(idle_ms),
+    )
+}

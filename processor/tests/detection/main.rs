@@ -1,0 +1,13 @@
+//! Training, the bundle and the scorer from the outside.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program"
+)]
+
+mod bundle;
+mod columns;
+mod made;
+mod scores;
