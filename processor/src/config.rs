@@ -229,7 +229,10 @@ impl Config {
             .split("__");
         let figment = figment.merge(env).merge(Serialized::globals(overrides));
         let config: Self = figment.extract().map_err(|errors| {
-            ConfigError(errors.into_iter().map(|error| error.to_string()).collect())
+            let defects = errors
+                .into_iter()
+                .map(|error| in_one_line(&error.to_string()));
+            ConfigError(defects.collect())
         })?;
         config.validate()?;
         Ok(config)
@@ -291,6 +294,21 @@ impl Config {
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string_pretty(self)
     }
+}
+
+/// Returns what the TOML parser says without the picture of the place, which takes lines of its
+/// own; line and column are named before it.
+fn in_one_line(text: &str) -> String {
+    let is_picture = |line: &str| {
+        let gutter = line.trim_start_matches(|char: char| char == ' ' || char.is_ascii_digit());
+        gutter.starts_with('|')
+    };
+    let lines = text.lines().map(str::trim_end);
+    let told: Vec<&str> = lines
+        .filter(|line| !line.is_empty() && !is_picture(line))
+        .map(str::trim)
+        .collect();
+    told.join(", ")
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ fn configuration_errors_say_where_they_are() {
 fn errors_of_the_environment_name_the_setting() {
     let dir = tempfile::tempdir().unwrap();
     for (variable, value, named) in [
-        ("LOGGUARD_WINDOW__LENGTH_S", "soon", "length_s"),
+        ("LOGGUARD_WINDOW__LENGTH_S", "soon", "LENGTH_S"),
         ("LOGGUARD_WINDOW__LENGHT_S", "10", "lenght_s"),
         (
             "LOGGUARD_MODEL__ALARMS_PER_DAY",
@@ -200,7 +200,6 @@ fn a_training_that_fails_leaves_the_model_as_it_was() {
     let dir = trained();
     write(&dir, "empty.jsonl", "");
     write(&dir, "noise.jsonl", "this is no JSON\n");
-    write(&dir, "short.jsonl", &events::text(&SCORED.lines()[..1]));
     let text = events::text(&TRAINING.lines());
     write(&dir, "damaged.jsonl.gz", damaged_gzip(text.as_bytes()));
     write(
@@ -211,8 +210,7 @@ fn a_training_that_fails_leaves_the_model_as_it_was() {
     for (input, named) in [
         ("nowhere.jsonl", &["nowhere.jsonl", "No such file"][..]),
         ("empty.jsonl", &["empty.jsonl", "empty"]),
-        ("noise.jsonl", &[]),
-        ("short.jsonl", &[]),
+        ("noise.jsonl", &["no log lines"]),
         ("damaged.jsonl.gz", &["damaged.jsonl.gz", "damaged"]),
         ("picture.png", &["picture.png"]),
         (".", &["`.`"]),
@@ -299,6 +297,25 @@ fn replay_refuses_what_it_cannot_read_or_write() {
     ] {
         check_failure(dir.path(), &[&["replay"], args].concat(), INPUT, &[named]);
     }
+    write(&dir, "results.jsonl", "of an earlier replay");
+    let args = [
+        "replay",
+        "--input",
+        "damaged.jsonl.gz",
+        "--results",
+        "results.jsonl",
+    ];
+    check_failure(dir.path(), &args, INPUT, &["damaged.jsonl.gz"]);
+    let left = fs::read_to_string(dir.path().join("results.jsonl")).unwrap();
+    assert_eq!(left, "of an earlier replay");
+    let args = [
+        "replay",
+        "--input",
+        "scored.jsonl",
+        "--results",
+        "/dev/null",
+    ];
+    run_well(dir.path(), args);
 }
 
 #[test]
