@@ -1,6 +1,8 @@
 //! The command line from outside, without services: what goes where, with which exit code, and
 //! that nothing written before is lost when something goes wrong.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 #[path = "common/events.rs"]
 mod events;
 #[path = "common/program.rs"]
@@ -56,7 +58,7 @@ fn model() -> &'static str {
     static MODEL: OnceLock<String> = OnceLock::new();
     MODEL.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        write(&dir, "training.jsonl", &events::text(&TRAINING.lines()));
+        write(&dir, "training.jsonl", events::text(&TRAINING.lines()));
         let summary = run_well(dir.path(), ["train", "--input", "training.jsonl", "--json"]);
         let summary: Value = serde_json::from_str(&summary).unwrap();
         assert_eq!(summary["lines"], TRAINING.lines().len());
@@ -68,7 +70,7 @@ fn model() -> &'static str {
 fn trained() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "model/model.json", model());
-    write(&dir, "scored.jsonl", &events::text(&SCORED.lines()));
+    write(&dir, "scored.jsonl", events::text(&SCORED.lines()));
     dir
 }
 
@@ -249,7 +251,11 @@ fn damaged_gzip(content: &[u8]) -> Vec<u8> {
 fn models_that_cannot_be_used_are_refused() {
     let dir = trained();
     let other_content = model().replacen("\"lines\":", "\"lines\":1", 1);
-    write(&dir, "cut/model.json", &model()[..model().len() / 2]);
+    write(
+        &dir,
+        "cut/model.json",
+        &model().as_bytes()[..model().len() / 2],
+    );
     write(&dir, "empty/model.json", "");
     write(&dir, "changed/model.json", other_content);
     for (model_dir, named) in [
@@ -409,7 +415,7 @@ fn without_seconds(report: &str) -> String {
 #[test]
 fn the_same_lines_make_the_same_model() {
     let dir = trained();
-    write(&dir, "training.jsonl", &events::text(&TRAINING.lines()));
+    write(&dir, "training.jsonl", events::text(&TRAINING.lines()));
     run_well(
         dir.path(),
         ["train", "--input", "training.jsonl", "--model-dir", "again"],

@@ -6,6 +6,8 @@
 //!                             └─► logguard replay ─► the oracle that all of it is compared with
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 mod common;
 
 #[path = "common/broker.rs"]
