@@ -16,7 +16,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     decode::MaskRule,
@@ -231,10 +231,13 @@ impl Config {
             .split("__");
         let figment = figment
             .merge(parsed)
-            .merge(Serialized::globals(literal_settings(env::vars())))
+            .merge(Serialized::globals(literal_settings(env::vars_os())))
             .merge(Serialized::globals(overrides));
         let config: Self = figment.extract().map_err(|errors| {
-            ConfigError(errors.into_iter().map(|error| error.to_string()).collect())
+            let defects = errors
+                .into_iter()
+                .map(|error| in_one_line(&error.to_string()));
+            ConfigError(defects.collect())
         })?;
         config.validate()?;
         Ok(config)
@@ -334,20 +337,47 @@ fn is_literal(key: &str) -> bool {
         || key.starts_with("kafka__properties__")
 }
 
-/// Returns the settings whose values are taken to the letter, in the shape of the file.
-fn literal_settings(variables: impl Iterator<Item = (String, String)>) -> Value {
-    let mut settings = json!({});
+/// Returns the settings whose values are taken to the letter, in the shape of the file. The names
+/// of librdkafka properties have their dots written as two underscores.
+fn literal_settings(variables: impl Iterator<Item = (OsString, OsString)>) -> Value {
+    let (mut store, mut properties) = (Map::new(), Map::new());
     for (name, value) in variables {
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
         let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|key| is_literal(key)) else {
             continue;
         };
-        let mut place = &mut settings;
-        for part in key.to_ascii_lowercase().split("__") {
-            place = &mut place[part];
+        let key = key.to_ascii_lowercase();
+        if let Some(property) = key.strip_prefix("kafka__properties__") {
+            properties.insert(property.replace("__", "."), Value::String(value));
+        } else if let Some(setting) = key.strip_prefix("store__") {
+            store.insert(setting.to_owned(), Value::String(value));
         }
-        *place = Value::String(value);
+    }
+    let mut settings = json!({});
+    if !store.is_empty() {
+        settings["store"] = Value::Object(store);
+    }
+    if !properties.is_empty() {
+        settings["kafka"] = json!({"properties": properties});
     }
     settings
+}
+
+/// Returns what the TOML parser says without the picture of the place, which takes lines of its
+/// own; line and column are named before it.
+fn in_one_line(text: &str) -> String {
+    let is_picture = |line: &str| {
+        let gutter = line.trim_start_matches(|char: char| char == ' ' || char.is_ascii_digit());
+        gutter.starts_with('|')
+    };
+    let lines = text.lines().map(str::trim_end);
+    let told: Vec<&str> = lines
+        .filter(|line| !line.is_empty() && !is_picture(line))
+        .map(str::trim)
+        .collect();
+    told.join(", ")
 }
 
 #[cfg(test)]
@@ -401,12 +431,12 @@ mod tests {
             ("LOGGUARD_KAFKA__PROPERTIES__SASL__PASSWORD", "\"q\""),
             ("LOGGUARD_WINDOW__LENGTH_S", "10"),
         ];
-        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let owned = variables.map(|(name, value)| (name.into(), value.into()));
         assert_eq!(
             literal_settings(owned.into_iter()),
             json!({
                 "store": {"password": "007"},
-                "kafka": {"properties": {"sasl": {"password": "\"q\""}}},
+                "kafka": {"properties": {"sasl.password": "\"q\""}},
             })
         );
     }
