@@ -244,7 +244,13 @@ pub(crate) fn shared(
         GroupBy::Partition => partitions,
         GroupBy::Service => partitions * bundle.summary().services.max(1),
     };
-    let detector = Detector::new(bundle, config.model.alarms_per_day, streams);
+    let alarms_per_day = config.model.alarms_per_day;
+    tracing::debug!(
+        alarms_per_day,
+        streams,
+        "the budget is shared by the streams"
+    );
+    let detector = Detector::new(bundle, alarms_per_day, streams);
     Ok(Shared::new(detector)?)
 }
 
