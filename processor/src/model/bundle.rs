@@ -66,7 +66,7 @@ pub enum BundleDefect {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The file cannot be read.
-    #[error("cannot read model bundle `{}`", path.display())]
+    #[error("cannot read model bundle `{}`; `logguard train` makes one", path.display())]
     Read {
         /// The file.
         path: PathBuf,
