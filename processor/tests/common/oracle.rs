@@ -230,6 +230,7 @@ impl Oracle {
                 samples = 0;
                 let (facts, _) = alarm.split_once(" | Why: ").unwrap_or((alarm, ""));
                 let facts = facts.strip_suffix(" | Stale: yes").unwrap_or(facts);
+                let facts = facts.strip_suffix(" | Provisional: yes").unwrap_or(facts);
                 *told.entry(facts.to_owned()).or_default() += 1;
             } else {
                 samples += 1;
