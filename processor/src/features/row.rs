@@ -12,7 +12,8 @@ use crate::{
 /// What a model knows of a template as it comes from one service.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TemplateFact {
-    /// Lines of the template in training; 0 for one never seen.
+    /// Lines of the template in training, or since its stream saw it first if it was adopted; 0
+    /// for one that is new.
     pub training_lines: u64,
     /// The template's text vector; `None` if none of its terms is known.
     pub vector: Option<[f64; TEXT_DIMENSIONS]>,
@@ -27,6 +28,8 @@ pub struct TemplateFact {
     /// How much the template's lines clump within windows: the intraclass correlation, in [0, 1];
     /// 0 if lines come independently.
     pub clumping: f64,
+    /// Training never saw it, but the stream has for so long that it is taken for known.
+    pub adopted: bool,
 }
 
 /// What features need from the model.

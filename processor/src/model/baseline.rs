@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::CountModel;
+use super::{adoption::Adoption, counts::CountModel};
 use crate::features::{Observed, Trailing};
 
 /// Own windows before a stream's volume and repetition are judged.
@@ -35,6 +35,8 @@ pub struct Baseline {
     frozen: u32,
     /// Statistics over the last 5 minutes and the last hour.
     pub(super) trailing: Trailing,
+    /// Templates that training had not seen.
+    pub(super) adoption: Adoption,
 }
 
 /// What a window adds to the baseline.
@@ -111,6 +113,7 @@ impl Baseline {
             }
             *self = Self {
                 trailing: self.trailing,
+                adoption: std::mem::take(&mut self.adoption),
                 recent: self.recent,
                 ..Self::default()
             };

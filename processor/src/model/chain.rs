@@ -7,13 +7,15 @@
 //! ```
 //!
 //! Each block of training time is scored by what was fitted on earlier blocks only, since a model
-//! is never surprised by what it was fitted on. Training time holds true incidents: windows with
-//! templates that never became a habit are presumed to be such and left out, up to a share; where
-//! there are more of them they are taken for normal in proportion.
+//! is never surprised by what it was fitted on. Training time holds true incidents and releases:
+//! windows with templates that never became a habit, or that were new and not adopted yet, are
+//! presumed to be such and left out, up to a share; where there are more of them they are taken for
+//! normal in proportion.
 
 use std::collections::HashMap;
 
 use super::{
+    adoption::{AdoptionStep, Unseen},
     baseline::{Baseline, BaselineStep},
     calibration::{Calibration, added},
     density::Density,
@@ -43,8 +45,9 @@ const BINS: usize = 6_000;
 /// Fewest draws beyond the point where an empirical tail is still believed.
 const TAIL_DRAWS: f64 = 10.0;
 /// The tails of window signals are not believed further out than this: beyond it the incidents
-/// that nothing gave away may outnumber normal windows.
-const WINDOW_TAIL_SHARE: f64 = 0.002;
+/// that nothing gave away, silences and surges of familiar lines, may outnumber normal windows.
+/// Half of what may be presumed to be incidents by their lines.
+const WINDOW_TAIL_SHARE: f64 = 0.5 * INCIDENTS_MAX;
 /// Windows between two calls of the progress function.
 const PROGRESS_WINDOWS: u64 = 10_000;
 
@@ -64,7 +67,7 @@ struct LineBins {
 
 /// Learns the distributions of all signals on normal time.
 pub(super) fn calibrate(
-    history: &History,
+    (history, length_ms): (&History, i64),
     all: &Tally,
     names: &Names,
     progress: &mut dyn FnMut(TrainProgress),
@@ -74,6 +77,7 @@ pub(super) fn calibrate(
         .collect();
     let mut chain = Chain {
         names,
+        length_ms,
         habitual,
         baselines: HashMap::new(),
         scored: Vec::new(),
@@ -89,6 +93,7 @@ pub(super) fn calibrate(
 
 struct Chain<'a> {
     names: &'a Names,
+    length_ms: i64,
     habitual: Vec<bool>,
     baselines: HashMap<u32, Baseline>,
     scored: Vec<Scored>,
@@ -140,14 +145,17 @@ impl Chain<'_> {
     }
 
     fn score(&mut self, window: &TrainingWindow, profile: &Profile, density: &Density) {
-        let observed = observe(window, profile, self.names);
-        let mut presumed_incident = false;
-        for pair in &window.pairs {
-            let template = self.names.pairs[pair.pair as usize].1 as usize;
-            presumed_incident |= !self.habitual[template];
-        }
-        self.bin(window, &observed);
+        let mut observed = observe(window, profile, self.names);
         let baseline = self.baselines.entry(window.stream).or_default();
+        let unseen = adopt(window, &mut observed, baseline, self.length_ms);
+        let mut news: Vec<bool> = window
+            .pairs
+            .iter()
+            .map(|pair| !self.habitual[self.names.pairs[pair.pair as usize].1 as usize])
+            .collect();
+        unseen.new.iter().for_each(|&place| news[place] = true);
+        let presumed_incident = news.contains(&true);
+        self.bins.add(&observed, &news);
         let features = row(&observed, &Trailing::default());
         let signals = signals((profile, density), &observed, &features, baseline, false);
         self.scored.push(Scored {
@@ -160,24 +168,6 @@ impl Chain<'_> {
             clump: signals.clump,
             anomalous: false,
         });
-    }
-
-    fn bin(&mut self, window: &TrainingWindow, observed: &Observed) {
-        self.bins.draws += draws(window.pairs.len());
-        for (pair, fact) in window.pairs.iter().zip(&observed.pairs) {
-            let template = self.names.pairs[pair.pair as usize].1 as usize;
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "surprisal is finite and positive; the cast saturates"
-            )]
-            let bin = ((fact.fact.surprisal / BIN_NATS) as usize).min(BINS - 1);
-            if self.habitual[template] {
-                self.bins.habitual[bin] += 1.0;
-            } else {
-                self.bins.other[bin] += 1.0;
-            }
-        }
     }
 
     fn calibration(self) -> Calibration {
@@ -227,6 +217,25 @@ impl Chain<'_> {
 }
 
 impl LineBins {
+    /// Adds the pairs of a window; `news` marks those that were no habit, or none yet.
+    fn add(&mut self, observed: &Observed, news: &[bool]) {
+        self.draws += draws(news.len());
+        for (pair, news) in observed.pairs.iter().zip(news) {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "surprisal is finite and positive; the cast saturates"
+            )]
+            let bin = ((pair.fact.surprisal / BIN_NATS) as usize).min(BINS - 1);
+            let bins = if *news {
+                &mut self.other
+            } else {
+                &mut self.habitual
+            };
+            bins[bin] += 1.0;
+        }
+    }
+
     /// `weight` is that of lines that are no habit.
     fn tail(&self, weight: f64) -> Tail {
         let sample: Vec<Weighted> = self
@@ -249,6 +258,29 @@ fn window_tail(sample: Vec<Weighted>) -> Tail {
     let total: f64 = sample.iter().map(|(_, weight)| weight).sum();
     let trusted = (TAIL_DRAWS / (total + 1.0)).clamp(WINDOW_TAIL_SHARE, 0.5);
     Tail::fit(sample, total, trusted)
+}
+
+/// Lets the stream know templates that keep coming, as the scorer does; returns those that are new.
+/// What a release brings is news for a few windows, and from then on normal.
+fn adopt(
+    window: &TrainingWindow,
+    observed: &mut Observed,
+    baseline: &mut Baseline,
+    length_ms: i64,
+) -> Unseen {
+    let start_ms = window.window.saturating_mul(length_ms);
+    let critical = |_| false;
+    let unseen = baseline.adoption.apply(observed, critical, start_ms);
+    baseline.adoption.step(&AdoptionStep {
+        observed,
+        critical: &critical,
+        unseen: &unseen,
+        start_ms,
+        anomalous: false,
+        ln_p_rest: 0.0,
+        ln_threshold: f64::NEG_INFINITY,
+    });
+    unseen
 }
 
 /// Returns a packed window as the formulas see it.
@@ -303,23 +335,28 @@ fn sample(
         .filter(|window| window.lines() > 0)
 }
 
-/// Returns the rows of an even sample of all windows.
+/// Returns the rows of an even sample of the windows with lines, of which there are `with_lines`.
 pub(super) fn sample_rows(
-    history: &History,
+    (history, with_lines): (&History, usize),
     profile: &Profile,
     names: &Names,
     length_ms: i64,
 ) -> Vec<FeatureRow> {
     let mut trailing: HashMap<u32, Trailing> = HashMap::new();
-    let step = history.len().div_ceil(MODEL_SAMPLE_ROWS).max(1);
+    let step = with_lines.div_ceil(MODEL_SAMPLE_ROWS).max(1);
     let mut sampled = Vec::new();
-    for (number, window) in history.iter().enumerate() {
+    let mut number = 0;
+    for window in history.iter() {
         let observed = observe(&window, profile, names);
         let trailing = trailing.entry(window.stream).or_default();
         trailing.add(&observed, length_ms);
-        if number % step == 0 && window.lines() > 0 {
+        if window.lines() == 0 {
+            continue;
+        }
+        if number % step == 0 {
             sampled.push(row(&observed, trailing));
         }
+        number += 1;
     }
     sampled
 }

@@ -4,15 +4,16 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
+    adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
     calibration::Evidence,
-    explain::{Findings, explain},
+    explain::{Findings, adoption, explain},
     profile::{Facts, TextCache},
-    signals::signals,
+    signals::{Signals, signals, signals_without},
 };
 use crate::{
-    features::{observe, row},
-    window::ClosedWindow,
+    features::{Observed, observe, row},
+    window::{ClosedWindow, TemplateCount},
 };
 
 /// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
@@ -68,8 +69,11 @@ impl Detector {
             profile: &content.profile,
             unseen: &mut self.unseen,
         };
-        let (observed, pairs) = observe(&window.content, &mut facts);
-        let length_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
+        let (mut observed, pairs) = observe(&window.content, &mut facts);
+        let critical = |place: usize| pairs[place].level.is_critical();
+        let start_ms = window.bounds.start.as_millis();
+        let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
+        let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
         let signals = signals(
@@ -87,7 +91,7 @@ impl Detector {
             let survival = content.calibration.distance.ln_survival(signals.distance);
             verdict.dbscan_score = 1.0 - survival.exp();
         }
-        let explanation = explain(&Findings {
+        let mut explanation = explain(&Findings {
             content,
             window: &window.content,
             observed: &observed,
@@ -98,7 +102,21 @@ impl Detector {
             baseline,
             detailed: verdict.is_anomaly,
         });
-        if !window.gap {
+        if window.gap {
+            baseline.adoption.gap();
+        } else {
+            let ln_p_rest = self.ln_p_rest(&unseen, (&observed, &pairs), &signals, baseline);
+            let adopted = baseline.adoption.step(&AdoptionStep {
+                observed: &observed,
+                critical: &critical,
+                unseen: &unseen,
+                start_ms,
+                anomalous: verdict.is_anomaly,
+                ln_p_rest,
+                ln_threshold: self.ln_threshold,
+            });
+            let adoptions = adopted.iter().map(|known| adoption(known, &pairs));
+            explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
                 clump: signals.clump,
@@ -113,6 +131,29 @@ impl Detector {
             model_checksum: Arc::clone(self.bundle.checksum()),
             window,
         }
+    }
+
+    /// Returns ln p of what there is in a window besides templates that are new.
+    fn ln_p_rest(
+        &self,
+        unseen: &Unseen,
+        (observed, pairs): (&Observed, &[&TemplateCount]),
+        signals: &Signals,
+        baseline: &Baseline,
+    ) -> f64 {
+        let content = &self.bundle.content;
+        if unseen.new.is_empty() {
+            return 0.0;
+        }
+        let rest = signals_without(
+            &unseen.new,
+            |place| pairs[place].level,
+            (&content.profile, baseline),
+            observed,
+            signals,
+        );
+        let calibration = &content.calibration;
+        calibration.ln_p(&calibration.evidence(&rest))
     }
 
     fn verdict(&self, evidence: &Evidence) -> Verdict {

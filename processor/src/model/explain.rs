@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Baseline,
+    adoption::Adopted,
     bundle::Content,
     calibration::{Evidence, Kind},
     density::SPACE,
     signals::Signals,
 };
 use crate::{
-    event::Level,
+    event::{EventTime, Level},
     features::{COLUMNS, Column, FeatureRow, Observed},
     window::{TemplateCount, WindowContent},
 };
@@ -64,7 +65,7 @@ pub struct ColumnFinding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TemplateKind {
-    /// Never seen in training.
+    /// Never seen in training, nor for long enough by this stream.
     New,
     /// Seen on few occasions in training.
     Rare,
@@ -89,7 +90,7 @@ pub struct TemplateFinding {
     pub lines: u32,
     /// Lines that this many lines of its service make expect.
     pub expected_lines: f64,
-    /// Lines in training.
+    /// Lines in training; of a template adopted since, the stream's own.
     pub training_lines: u64,
 }
 
@@ -130,6 +131,16 @@ pub(super) fn explain(findings: &Findings<'_>) -> Explanation {
         explanation.services = services(&explanation.templates);
     }
     explanation
+}
+
+/// Says that a template is known from now on.
+pub(super) fn adoption(adopted: &Adopted, pairs: &[&TemplateCount]) -> String {
+    let text = &pairs[adopted.place].template.text;
+    let windows = adopted.windows;
+    match EventTime::from_millis(adopted.first_ms) {
+        Some(first) => format!("adopted template `{text}`: in {windows} windows since {first}"),
+        None => format!("adopted template `{text}`: in {windows} windows"),
+    }
 }
 
 fn reasons(findings: &Findings<'_>) -> Vec<String> {
@@ -173,6 +184,9 @@ fn novelty(findings: &Findings<'_>) -> String {
     let finding = finding(findings, place);
     let TemplateFinding { text, service, .. } = &finding;
     match finding.training_lines {
+        n if findings.observed.pairs[place].fact.adopted => {
+            format!("seldom since it was adopted: `{text}` from {service} ({n} lines)")
+        }
         0 => format!("never seen in training: `{text}` from {service}"),
         n if finding.kind == TemplateKind::Elsewhere => {
             format!("unusual from {service}: `{text}` ({n} lines in training)")
@@ -209,9 +223,9 @@ fn finding(findings: &Findings<'_>, place: usize) -> TemplateFinding {
     let known = findings.content.profile.template(pair.template);
     let occasions = known.map_or(0.0, |n| findings.content.profile.templates[n].occasions);
     let expected = expected(findings, place);
-    let kind = if known.is_none() {
+    let kind = if pair.fact.training_lines == 0 {
         TemplateKind::New
-    } else if occasions < RARE_OCCASIONS {
+    } else if known.is_some() && occasions < RARE_OCCASIONS {
         TemplateKind::Rare
     } else if pair.count >= SURGE_LINES && f64::from(pair.count) >= SURGE_FACTOR * expected {
         TemplateKind::Surging

@@ -7,6 +7,7 @@
 //! Scoring is a function of the window, the stream's rolling baseline and the bundle: no clock,
 //! no I/O, no randomness.
 
+mod adoption;
 mod baseline;
 mod bundle;
 mod calibration;
@@ -30,13 +31,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use adoption::{ADOPTED_MAX, CANDIDATES_MAX, PATIENCE_MS, RECURRENCES};
 pub use baseline::{Baseline, COLD_WINDOWS, LEVEL_SHIFT_WINDOWS};
 pub use bundle::{
     BUNDLE_BYTES_MAX, BUNDLE_FILE, BUNDLE_FORMAT, Bundle, BundleDefect, BundleError, BundleSummary,
 };
 pub use detector::Detector;
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
-pub use train::{TrainError, TrainProgress, Trainer};
+pub use train::{TrainError, TrainProgress, Trainer, WINDOWS_MIN};
 
 use crate::{features::FeatureRow, window::ClosedWindow};
 

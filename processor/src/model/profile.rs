@@ -338,6 +338,7 @@ impl Profile {
             surprisal: -likelihood.clamp(f64::MIN_POSITIVE, 1.0).ln(),
             share: share.clamp(f64::MIN_POSITIVE, 1.0),
             clumping: known.map_or(0.0, |t| t.clumping),
+            adopted: false,
         }
     }
 
@@ -411,15 +412,20 @@ pub(super) fn cut(text: &str) -> &str {
     text.split_at(text.floor_char_boundary(TEXT_BYTES_MAX)).0
 }
 
-mod hex_u64 {
+pub(super) mod hex_u64 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub(super) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(
+        value: &u64,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{value:016x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
         u64::from_str_radix(&text, 16).map_err(D::Error::custom)
     }

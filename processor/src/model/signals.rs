@@ -2,7 +2,10 @@
 //! worth as p-values is the calibration's to say.
 
 use super::{baseline::Baseline, counts::CountModel, density::Density, profile::Profile};
-use crate::features::{FeatureRow, Observed, PairFact, ServiceFact};
+use crate::{
+    event::Level,
+    features::{FeatureRow, Observed, PairFact, ServiceFact},
+};
 
 /// The raw statistics of one window.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,12 +49,7 @@ pub(super) fn signals(
         cluster_label: -1,
         ..Signals::default()
     };
-    for (place, pair) in observed.pairs.iter().enumerate() {
-        if pair.fact.surprisal > signals.surprisal {
-            signals.surprisal = pair.fact.surprisal;
-            signals.surprising = Some(place);
-        }
-    }
+    (signals.surprisal, signals.surprising) = most_surprising(observed);
     let cold = baseline.is_cold();
     if lines > 0.0 {
         signals.critical = critical(profile, observed, clump);
@@ -68,6 +66,51 @@ pub(super) fn signals(
         signals.volume = baseline.volume(lines, profile.level_variation);
     }
     signals
+}
+
+/// Returns the signals of a window as if the pairs at `left_out` had not come, which are in order.
+/// The volume stays: a flood of new lines is a signal besides their being new.
+pub(super) fn signals_without(
+    left_out: &[usize],
+    levels: impl Fn(usize) -> Level,
+    (profile, baseline): (&Profile, &Baseline),
+    observed: &Observed,
+    all: &Signals,
+) -> Signals {
+    let mut rest = observed.clone();
+    for &place in left_out {
+        let (pair, level) = (&observed.pairs[place], levels(place));
+        let of_level = &mut rest.levels[level as usize];
+        *of_level = of_level.saturating_sub(pair.count);
+        let service = &mut rest.services[pair.service];
+        service.lines = service.lines.saturating_sub(pair.count);
+    }
+    let mut place = 0;
+    rest.pairs.retain(|_| {
+        place += 1;
+        left_out.binary_search(&(place - 1)).is_err()
+    });
+    let clump = baseline.clump();
+    let mut signals = Signals {
+        draws: draws(rest.pairs.len()),
+        surprisal: most_surprising(&rest).0,
+        critical: critical(profile, &rest, clump),
+        ..*all
+    };
+    if !baseline.is_cold() {
+        signals.repetition = repetition(&rest, clump).0;
+    }
+    signals
+}
+
+fn most_surprising(observed: &Observed) -> (f64, Option<usize>) {
+    let mut most = (0.0, None);
+    for (place, pair) in observed.pairs.iter().enumerate() {
+        if pair.fact.surprisal > most.0 {
+            most = (pair.fact.surprisal, Some(place));
+        }
+    }
+    most
 }
 
 /// What brings a count of this stream to the volume of training.
@@ -151,7 +194,7 @@ fn clump_squares(profile: &Profile, observed: &Observed) -> (f64, f64) {
     }
     for pair in &observed.pairs {
         let service = service_of(observed, pair);
-        if pair.fact.training_lines > 0 && service.known.is_some() {
+        if pair.fact.training_lines > 0 && !pair.fact.adopted && service.known.is_some() {
             let count = f64::from(pair.count);
             // The expected square of an absent template was counted above for all templates.
             actual += count * count - 2.0 * count * f64::from(service.lines) * pair.fact.share;

@@ -28,6 +28,10 @@ const PAIRS_MAX: usize = 60_000;
 /// Most services learnt.
 const SERVICES_MAX: usize = 4_096;
 
+/// Fewest windows with lines that make a model: fewer do not even make up a stream's own past, and
+/// the core points would be none or chance. A day or more is what gives good thresholds.
+pub const WINDOWS_MIN: usize = super::COLD_WINDOWS as usize;
+
 /// Why no model came of the training data.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -40,6 +44,15 @@ pub enum TrainError {
     /// There was nothing to learn from.
     #[error("the training data has no log lines; check the input and its time range")]
     NoLines,
+    /// There was too little to learn from.
+    #[error(
+        "the training data has {found} windows with log lines, at least {WINDOWS_MIN} are needed; \
+         train on a longer time"
+    )]
+    TooFewWindows {
+        /// Windows that had lines.
+        found: usize,
+    },
     /// What was learnt cannot be stored.
     #[error("cannot make a model bundle of what was learnt")]
     Bundle(#[from] BundleDefect),
@@ -66,6 +79,7 @@ pub struct Trainer {
     history: History,
     span: Option<(EventTime, EventTime)>,
     untracked_lines: u64,
+    windows_with_lines: usize,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +109,7 @@ impl Trainer {
             history: History::default(),
             span: None,
             untracked_lines: 0,
+            windows_with_lines: 0,
         })
     }
 
@@ -107,6 +122,7 @@ impl Trainer {
         let (from, to) = self.span.unwrap_or((bounds.start, bounds.end));
         self.span = Some((from.min(bounds.start), to.max(bounds.end)));
         let packed = self.pack(window);
+        self.windows_with_lines += usize::from(packed.lines() > 0);
         self.tally.add(&packed, &self.names.pairs);
         self.history.push(&packed);
     }
@@ -120,14 +136,30 @@ impl Trainer {
     /// Fits and calibrates the model; `progress` is called now and then.
     ///
     /// # Errors
-    /// There were no lines, or the model is too large to be stored.
+    /// There were no lines or fewer than [`WINDOWS_MIN`] windows with any, or the model is too large
+    /// to be stored.
     pub fn finish(self, progress: &mut dyn FnMut(TrainProgress)) -> Result<Bundle, TrainError> {
         let Some(span) = self.span.filter(|_| self.tally.lines > 0) else {
             return Err(TrainError::NoLines);
         };
-        let calibration = calibrate(&self.history, &self.tally, &self.names, progress);
+        if self.windows_with_lines < WINDOWS_MIN {
+            return Err(TrainError::TooFewWindows {
+                found: self.windows_with_lines,
+            });
+        }
+        let calibration = calibrate(
+            (&self.history, self.window_length_ms),
+            &self.tally,
+            &self.names,
+            progress,
+        );
         let profile = Profile::fit(&self.tally, &self.names);
-        let rows = sample_rows(&self.history, &profile, &self.names, self.window_length_ms);
+        let rows = sample_rows(
+            (&self.history, self.windows_with_lines),
+            &profile,
+            &self.names,
+            self.window_length_ms,
+        );
         let content = Content {
             window_length_ms: self.window_length_ms,
             span,

@@ -5,12 +5,12 @@ use std::{error::Error, fs, sync::Arc};
 use expect_test::{Expect, expect};
 use logguard::{
     decode::{MaskRule, Masker},
-    model::{BUNDLE_FILE, Bundle, Detector, TrainError, Trainer},
+    model::{BUNDLE_FILE, Bundle, Detector, TrainError, Trainer, WINDOWS_MIN},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::made::{LENGTH_MS, Maker, Random, lines, score, trained, trainer};
+use crate::made::{LENGTH_MS, Maker, Random, line, lines, score, trained, trainer};
 
 #[test]
 fn a_loaded_bundle_scores_like_the_one_that_was_saved() {
@@ -188,15 +188,32 @@ fn training_says_what_it_cannot_use() {
 }
 
 #[test]
-fn a_single_window_makes_a_model() {
+fn too_few_windows_with_lines_are_refused_and_just_enough_make_a_model() {
     let mut maker = Maker::new();
-    let mut trainer = trainer();
-    trainer.add(&maker.window(7, &lines(&mut Random::new(2), 5)));
-    let bundle = trainer.finish(&mut |_| {}).unwrap();
-    assert_eq!(bundle.summary().windows, 1);
+    let learn = |maker: &mut Maker, windows: usize| {
+        let (mut trainer, mut random) = (trainer(), Random::new(2));
+        for number in 0..4 * windows {
+            // Windows without lines count for nothing.
+            let rate = 5 * u32::from(number % 4 == 0);
+            let mut lines = lines(&mut random, rate);
+            if rate > 0 && lines.is_empty() {
+                lines.push(line(&mut random));
+            }
+            trainer.add(&maker.window(i64::try_from(number).unwrap(), &lines));
+        }
+        trainer.finish(&mut |_| {})
+    };
+    check(
+        &learn(&mut maker, WINDOWS_MIN - 1).unwrap_err().to_string(),
+        expect![
+            "the training data has 19 windows with log lines, at least 20 are needed; train on a longer time"
+        ],
+    );
+    let bundle = learn(&mut maker, WINDOWS_MIN).unwrap();
+    assert!(bundle.summary().core_points > 0, "{:?}", bundle.summary());
     let scored = score(
         &mut Detector::new(bundle.into(), 1.0, 1),
-        [maker.window(8, &lines(&mut Random::new(3), 500))],
+        [maker.window(80, &lines(&mut Random::new(3), 500))],
     );
     assert!(scored[0].verdict.severity.is_finite());
 }

@@ -7,6 +7,7 @@
     reason = "a test program"
 )]
 
+mod adoption;
 mod bundle;
 mod columns;
 mod made;

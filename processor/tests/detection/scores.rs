@@ -12,15 +12,15 @@ use proptest::prelude::*;
 use crate::made::{Line, Maker, Random, lines, score, trained};
 
 /// Training of a day and a half.
-const TRAINING: i64 = 4_300;
+pub(crate) const TRAINING: i64 = 4_300;
 
-fn model() -> Arc<Bundle> {
+pub(crate) fn model() -> Arc<Bundle> {
     static MODEL: std::sync::OnceLock<Arc<Bundle>> = std::sync::OnceLock::new();
     Arc::clone(MODEL.get_or_init(|| trained(TRAINING)))
 }
 
 /// `count` normal windows; `change` may alter the lines of each.
-fn windows(
+pub(crate) fn windows(
     count: i64,
     rate: u32,
     mut change: impl FnMut(i64, &mut Vec<Line>, &mut Random),
@@ -35,7 +35,7 @@ fn windows(
         .collect()
 }
 
-fn alarms(scored: &[ScoredWindow]) -> Vec<i64> {
+pub(crate) fn alarms(scored: &[ScoredWindow]) -> Vec<i64> {
     let alarms = scored.iter().filter(|s| s.verdict.is_anomaly);
     let number = |s: &ScoredWindow| s.window.bounds.start.as_millis() / 30_000 - TRAINING;
     alarms.map(number).collect()
