@@ -31,8 +31,10 @@ PARTITIONS=4
 READY_DEADLINE_SECONDS=60
 # A window lasts 30 s and is final 2 s later; the first incident starts after 20 s and needs a window too.
 FIRST_ROW_DEADLINE_SECONDS=120
-FIRST_ALARM_DEADLINE_SECONDS=180
+FIRST_ALARM_DEADLINE_SECONDS=120
 TRAINING_DAYS=9
+# About three incidents a day: what a model takes for usual should mostly be so.
+TRAINING_ANOMALY_PROB=0.001
 # The parts this run has started; each must stay alive.
 STARTED=()
 
@@ -147,7 +149,8 @@ start_postgres() {
 train_if_needed() {
   [[ ! -e model/model.json ]] || return 0
   say "there is no model yet: training on $TRAINING_DAYS days of generated logs"
-  "$BIN_DIR/producer-sim" generate --seed 42 --days "$TRAINING_DAYS" --out "$RUN_DIR/training.jsonl"
+  "$BIN_DIR/producer-sim" generate --seed 42 --days "$TRAINING_DAYS" \
+    --anomaly-prob "$TRAINING_ANOMALY_PROB" --out "$RUN_DIR/training.jsonl"
   "$BIN_DIR/logguard" train --input "$RUN_DIR/training.jsonl" --model-dir model
 }
 

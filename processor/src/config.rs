@@ -4,6 +4,8 @@
 //! A key that is not known is refused with its place. Secrets are never shown.
 
 use std::{
+    env,
+    ffi::OsString,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,7 +16,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::{
     decode::MaskRule,
@@ -223,13 +225,19 @@ impl Config {
         if let Some(file) = file {
             figment = figment.merge(Toml::file_exact(file));
         }
-        // Variables without a section (LOGGUARD_CONFIG, LOGGUARD_TEST_…) are not settings.
-        let env = Env::prefixed(ENV_PREFIX)
-            .filter(|key| key.as_str().contains("__"))
+        refuse_stray_variables(env::vars_os().map(|(name, _)| name))?;
+        let parsed = Env::prefixed(ENV_PREFIX)
+            .filter(|key| key.as_str().contains("__") && !is_literal(key.as_str()))
             .split("__");
-        let figment = figment.merge(env).merge(Serialized::globals(overrides));
+        let figment = figment
+            .merge(parsed)
+            .merge(Serialized::globals(literal_settings(env::vars_os())))
+            .merge(Serialized::globals(overrides));
         let config: Self = figment.extract().map_err(|errors| {
-            ConfigError(errors.into_iter().map(|error| error.to_string()).collect())
+            let defects = errors
+                .into_iter()
+                .map(|error| in_one_line(&error.to_string()));
+            ConfigError(defects.collect())
         })?;
         config.validate()?;
         Ok(config)
@@ -242,6 +250,9 @@ impl Config {
                 "window.length_s is {}: expected 1 to 86400 seconds",
                 self.window.length_s
             ));
+        }
+        if self.window.idle_final_s == 0 {
+            defects.push("window.idle_final_s is 0: expected at least 1 second".to_owned());
         }
         let budget = self.model.alarms_per_day;
         if !(budget.is_finite() && budget > 0.0) {
@@ -293,10 +304,84 @@ impl Config {
     }
 }
 
+/// Variables with our prefix that are no settings of this program.
+fn is_no_setting(name: &str) -> bool {
+    matches!(name, "CONFIG" | "CACHE") || name.starts_with("TEST_")
+}
+
+/// Refuses a variable with our prefix that names no section: `LOGGUARD_BROKERS` is a mistake, and
+/// whoever made it wants to hear of it.
+fn refuse_stray_variables(names: impl Iterator<Item = OsString>) -> Result<(), ConfigError> {
+    let stray: Vec<_> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| {
+            let setting = name.strip_prefix(ENV_PREFIX);
+            setting.is_some_and(|it| !it.contains("__") && !is_no_setting(it))
+        })
+        .map(|name| {
+            format!("`{name}` in the environment is no setting: write LOGGUARD_SECTION__KEY")
+        })
+        .collect();
+    if stray.is_empty() {
+        Ok(())
+    } else {
+        Err(ConfigError(stray))
+    }
+}
+
+/// Whether the value of this variable (without the prefix) is taken to the letter: a password of
+/// `007` is not the number 7.
+fn is_literal(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    matches!(key.as_str(), "store__url" | "store__password")
+        || key.starts_with("kafka__properties__")
+}
+
+/// Returns the settings whose values are taken to the letter, in the shape of the file. The names
+/// of librdkafka properties have their dots written as two underscores.
+fn literal_settings(variables: impl Iterator<Item = (OsString, OsString)>) -> Value {
+    let (mut store, mut properties) = (Map::new(), Map::new());
+    for (name, value) in variables {
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
+        let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|key| is_literal(key)) else {
+            continue;
+        };
+        let key = key.to_ascii_lowercase();
+        if let Some(property) = key.strip_prefix("kafka__properties__") {
+            properties.insert(property.replace("__", "."), Value::String(value));
+        } else if let Some(setting) = key.strip_prefix("store__") {
+            store.insert(setting.to_owned(), Value::String(value));
+        }
+    }
+    let mut settings = json!({});
+    if !store.is_empty() {
+        settings["store"] = Value::Object(store);
+    }
+    if !properties.is_empty() {
+        settings["kafka"] = json!({"properties": properties});
+    }
+    settings
+}
+
+/// Returns what the TOML parser says without the picture of the place, which takes lines of its
+/// own; line and column are named before it.
+fn in_one_line(text: &str) -> String {
+    let is_picture = |line: &str| {
+        let gutter = line.trim_start_matches(|char: char| char == ' ' || char.is_ascii_digit());
+        gutter.starts_with('|')
+    };
+    let lines = text.lines().map(str::trim_end);
+    let told: Vec<&str> = lines
+        .filter(|line| !line.is_empty() && !is_picture(line))
+        .map(str::trim)
+        .collect();
+    told.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn load(text: &str) -> Result<Config, ConfigError> {
@@ -337,6 +422,37 @@ mod tests {
         let error = error.to_string();
         assert!(error.contains("window.length_s is 0"), "{error}");
         assert!(error.contains("model.alarms_per_day is -1"), "{error}");
+    }
+
+    #[test]
+    fn secrets_from_the_environment_are_taken_to_the_letter() {
+        let variables = [
+            ("LOGGUARD_STORE__PASSWORD", "007"),
+            ("LOGGUARD_KAFKA__PROPERTIES__SASL__PASSWORD", "\"q\""),
+            ("LOGGUARD_WINDOW__LENGTH_S", "10"),
+        ];
+        let owned = variables.map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(
+            literal_settings(owned.into_iter()),
+            json!({
+                "store": {"password": "007"},
+                "kafka": {"properties": {"sasl.password": "\"q\""}},
+            })
+        );
+    }
+
+    #[test]
+    fn variables_without_a_section_are_refused() {
+        let refused = |name: &str| refuse_stray_variables([name.into()].into_iter()).is_err();
+        assert!(refused("LOGGUARD_BROKERS"));
+        for name in [
+            "LOGGUARD_CONFIG",
+            "LOGGUARD_TEST_X",
+            "LOGGUARD_KAFKA__BROKERS",
+            "HOME",
+        ] {
+            assert!(!refused(name), "{name}");
+        }
     }
 
     #[test]

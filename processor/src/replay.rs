@@ -11,15 +11,16 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{BufWriter, Write},
+    fs::{self, File},
+    io::{self, BufWriter, Write},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
 
 use anyhow::Context;
+use tempfile::NamedTempFile;
 
 use crate::{
     cli::ReplayArgs,
@@ -73,8 +74,15 @@ struct Replay<'a> {
 
 /// Where result messages go.
 struct Results {
-    file: BufWriter<File>,
-    name: String,
+    out: BufWriter<ResultsFile>,
+    path: PathBuf,
+}
+
+/// A file takes its name when it is complete, so that a replay that fails leaves the old one. A
+/// pipe or a device is written to as it is.
+enum ResultsFile {
+    Unnamed(NamedTempFile),
+    Device(File),
 }
 
 impl<'a> Replay<'a> {
@@ -158,26 +166,68 @@ impl<'a> Replay<'a> {
 }
 
 impl Results {
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        let name = path.display().to_string();
-        let file = File::create(path).with_context(|| format!("cannot create `{name}`"))?;
+    fn create(path: &Path) -> Result<Self, ConfigError> {
+        let file = ResultsFile::create(path).map_err(|error| {
+            let name = path.display();
+            ConfigError::from(format!("cannot create `{name}` (--results): {error}"))
+        })?;
         Ok(Self {
-            file: BufWriter::new(file),
-            name,
+            out: BufWriter::new(file),
+            path: path.to_owned(),
         })
     }
 
     fn write(&mut self, scored: &ScoredWindow) -> anyhow::Result<()> {
-        serde_json::to_writer(&mut self.file, &result_message(scored, false))
+        serde_json::to_writer(&mut self.out, &result_message(scored, false))
             .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(self.file.write_all(b"\n")?))
-            .with_context(|| format!("cannot write to `{}`", self.name))
+            .and_then(|()| Ok(self.out.write_all(b"\n")?))
+            .with_context(|| format!("cannot write to `{}`", self.path.display()))
     }
 
-    fn finish(mut self) -> anyhow::Result<()> {
-        self.file
-            .flush()
-            .with_context(|| format!("cannot write to `{}`", self.name))
+    fn finish(self) -> anyhow::Result<()> {
+        let Self { out, path } = self;
+        out.into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .and_then(|file| file.finish(&path))
+            .with_context(|| format!("cannot write to `{}`", path.display()))
+    }
+}
+
+impl ResultsFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return File::create(path).map(Self::Device);
+        }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let mut file = tempfile::Builder::new();
+        // Temporary files are private; results are for whom the umask lets read them.
+        #[cfg(unix)]
+        file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        file.tempfile_in(dir.unwrap_or(Path::new(".")))
+            .map(Self::Unnamed)
+    }
+
+    fn finish(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Unnamed(file) => file.persist(path).map(drop).map_err(|error| error.error),
+            Self::Device(mut file) => file.flush(),
+        }
+    }
+}
+
+impl Write for ResultsFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unnamed(file) => file.write(bytes),
+            Self::Device(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unnamed(file) => file.flush(),
+            Self::Device(file) => file.flush(),
+        }
     }
 }
 
@@ -194,7 +244,13 @@ pub(crate) fn shared(
         GroupBy::Partition => partitions,
         GroupBy::Service => partitions * bundle.summary().services.max(1),
     };
-    let detector = Detector::new(bundle, config.model.alarms_per_day, streams);
+    let alarms_per_day = config.model.alarms_per_day;
+    tracing::debug!(
+        alarms_per_day,
+        streams,
+        "the budget is shared by the streams"
+    );
+    let detector = Detector::new(bundle, alarms_per_day, streams);
     Ok(Shared::new(detector)?)
 }
 

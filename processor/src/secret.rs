@@ -5,14 +5,16 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 /// What is shown in place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
 /// A text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -41,6 +43,49 @@ impl Serialize for Secret {
     }
 }
 
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+/// Takes text. What else is there is refused without being shown, which serde's own errors would.
+struct SecretVisitor;
+
+impl SecretVisitor {
+    fn refuse<E: de::Error>() -> Result<Secret, E> {
+        Err(E::custom("a secret has to be text: put it in quotes"))
+    }
+}
+
+impl Visitor<'_> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+        Ok(Secret::new(text))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
+        Self::refuse()
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+        Self::refuse()
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+        Self::refuse()
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+        Self::refuse()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +96,16 @@ mod tests {
         assert_eq!(secret.expose(), "hunter2");
         let shown = format!("{secret:?} {}", serde_json::to_string(&secret).unwrap());
         assert_eq!(shown, r#"[redacted] "[redacted]""#);
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_without_being_shown() {
+        for value in ["12345", "-12345", "12345.5", "true"] {
+            let error = serde_json::from_str::<Secret>(value)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("quotes"), "{error}");
+            assert!(!error.contains(value), "{error}");
+        }
     }
 }

@@ -5,32 +5,27 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "common/model.rs"]
+mod model;
+
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use logguard::{
-    decode::{Masker, TemplateDictionary},
-    event::{EventTime, Level, LogEvent, NextOffset, TopicPartition},
-    model::{Bundle, Detector, ScoredWindow, Trainer},
-    pipeline::{DICTIONARY_TEMPLATES_MAX, Intake, PartitionPipeline, Shared, Step},
+    event::{EventTime, NextOffset},
+    model::{Bundle, Detector, ScoredWindow},
+    pipeline::{PartitionPipeline, Shared, Step},
     sink::{results::result_message, store::StreamState},
     source::{CommitMetadata, PartitionLedger, RawRecord},
     window::{FinalBy, GroupBy, Recovered, StreamProgress, WindowConfig},
 };
 use proptest::prelude::*;
 
+use crate::model::{MESSAGES, SERVICES, bundle, partition};
+
 const LENGTH_MS: i64 = 30_000;
-const SERVICES: [&str; 3] = ["auth", "cart", "pay"];
-const MESSAGES: [&str; 5] = [
-    "user 17 signed in",
-    "cart 4 has 3 items",
-    "payment of 12 EUR captured",
-    "cannot reach database",
-    "out of memory in worker 9",
-];
 
 fn config(group_by: GroupBy) -> WindowConfig {
     WindowConfig {
@@ -38,44 +33,6 @@ fn config(group_by: GroupBy) -> WindowConfig {
         lateness_ms: 2_000,
         group_by,
     }
-}
-
-fn partition() -> TopicPartition {
-    TopicPartition {
-        topic: "log-events".into(),
-        partition: 0,
-    }
-}
-
-/// A model of an uneventful hour.
-fn bundle() -> Arc<Bundle> {
-    let rules = Masker::default_rules();
-    let masker = Masker::new(&rules).unwrap();
-    let mut dictionary = TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX);
-    let mut intake = Intake::new(
-        config(GroupBy::Partition),
-        partition(),
-        Recovered::default(),
-    );
-    let mut trainer = Trainer::new(&rules, LENGTH_MS).unwrap();
-    let mut steps = Vec::new();
-    for second in 0..3_600 {
-        let index = usize::try_from(second % 4).unwrap();
-        let event = LogEvent {
-            time: EventTime::from_millis(second * 1_000).unwrap(),
-            level: Level::Info,
-            service: Cow::Borrowed(SERVICES[index % SERVICES.len()]),
-            message: Cow::Borrowed(MESSAGES[index]),
-            label: None,
-        };
-        intake.event(&mut dictionary, &event, second, &mut steps);
-        for step in steps.drain(..) {
-            if let Step::Closed(window) = step {
-                trainer.add(&window);
-            }
-        }
-    }
-    Arc::new(trainer.finish(&mut |_| {}).unwrap())
 }
 
 fn shared(bundle: &Arc<Bundle>) -> Shared {
@@ -380,7 +337,7 @@ proptest! {
         fates in prop::collection::vec(fate(), 5..120),
         by_service: bool,
     ) {
-        static BUNDLE: std::sync::LazyLock<Arc<Bundle>> = std::sync::LazyLock::new(bundle);
+        static BUNDLE: std::sync::LazyLock<Arc<Bundle>> = std::sync::LazyLock::new(|| bundle(config(GroupBy::Partition)));
         let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
         let (rows, letters) = undisturbed(&BUNDLE, group_by, &log);
         let (rows_after, letters_after) = disturbed(&BUNDLE, group_by, &log, &fates);

@@ -563,6 +563,10 @@ fn deleted(protocol: GroupProtocol, strategy: AssignmentStrategy) {
     };
     kafka.config.group_protocol = protocol;
     kafka.config.assignment_strategy = strategy;
+    // Clients look for changed topics every five minutes, and between that only by chance.
+    let refresh = ("topic.metadata.refresh.interval.ms", "1000");
+    let properties = &mut kafka.config.properties.0;
+    properties.insert(refresh.0.to_owned(), refresh.1.to_owned());
     kafka.produce(10);
     let journal = Journal::default();
     let member = Running::start(&kafka.config, 'a', &journal);

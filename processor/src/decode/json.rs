@@ -64,7 +64,7 @@ pub fn decode(
         service: event
             .service
             .and_then(Scalar::into_text)
-            .map(cut_service)
+            .map(service_name)
             .unwrap_or_default(),
         message,
         label: event.is_anomaly.and_then(label),
@@ -115,7 +115,15 @@ fn level(level: Option<Scalar<'_>>) -> Level {
         .unwrap_or(Level::Info)
 }
 
-fn cut_service(name: Cow<'_, str>) -> Cow<'_, str> {
+/// Returns a service's name as it may stand in row keys: short enough, and without NUL, which
+/// PostgreSQL refuses.
+#[must_use]
+pub fn service_name(name: Cow<'_, str>) -> Cow<'_, str> {
+    let name = if name.contains('\0') {
+        name.replace('\0', "\u{fffd}").into()
+    } else {
+        name
+    };
     if name.len() <= SERVICE_BYTES_MAX {
         return name;
     }

@@ -13,6 +13,7 @@ mod template;
 
 pub use json::{
     PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp,
+    service_name,
 };
 pub use mask::{MaskError, MaskRule, Masker};
 pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};

@@ -66,7 +66,7 @@ pub enum BundleDefect {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The file cannot be read.
-    #[error("cannot read model bundle `{}`", path.display())]
+    #[error("cannot read model bundle `{}`; `logguard train` makes one", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -250,6 +250,7 @@ impl Bundle {
         let mut content: Content = serde_json::from_str(body).map_err(BundleDefect::Shape)?;
         content.check()?;
         content.profile.reindex();
+        content.density.reindex();
         Ok(Self { content, checksum })
     }
 

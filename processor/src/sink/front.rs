@@ -58,7 +58,7 @@ pub struct SinksSetup<'a> {
     /// Stamps alarm lines.
     pub clock: Clock,
     /// Where acks go: a bounded channel, see [`ACKS_QUEUE_MAX`]. To be drained until
-    /// [`Sinks::close`] returns.
+    /// [`RunningSinks::close`] returns.
     pub acks: Sender<Ack>,
     /// What the sinks count.
     pub metrics: SinkMetrics,

@@ -154,7 +154,7 @@ pub enum KafkaConfigError {
 }
 
 /// Properties that may not be passed through, and what to do instead.
-const RESERVED: [(&str, &str); 22] = [
+const RESERVED: [(&str, &str); 23] = [
     ("acks", "results are always acknowledged by all replicas"),
     ("auto.commit.enable", FIXED),
     ("auto.commit.interval.ms", FIXED),
@@ -185,6 +185,10 @@ const RESERVED: [(&str, &str); 22] = [
         "results are always acknowledged by all replicas",
     ),
     ("session.timeout.ms", "set `kafka.session_timeout_ms`"),
+    (
+        "transactional.id",
+        "sinks are idempotent and use no transactions",
+    ),
     ("statistics.interval.ms", FIXED),
 ];
 

@@ -12,7 +12,7 @@ use rdkafka::{
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 
-use super::{KafkaConfig, SourceError, context};
+use super::{KafkaConfig, SourceError};
 
 /// Longest wait for the brokers to answer, TLS and SASL handshakes included.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -149,8 +149,9 @@ impl LastError {
 }
 
 impl ClientContext for LastError {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        context::log(level, facility, message);
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        // One error comes of a failed check, with the last reason in it; the rest is detail.
+        tracing::debug!(facility, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

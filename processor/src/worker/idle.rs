@@ -12,6 +12,10 @@ use std::time::Duration;
 use super::{Worker, lane::Running};
 use crate::event::{EventTime, NextOffset, TopicPartition};
 
+/// A partition that gave nothing for less than this is busy: between two fetches every partition
+/// is read to its end.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+
 impl Worker {
     /// Looks after every idle partition.
     pub(super) fn check_idle(&mut self) {
@@ -19,6 +23,8 @@ impl Worker {
             return;
         }
         let now = self.clock.instant();
+        let lateness_ms = self.settings.window.lateness_ms.unsigned_abs();
+        let idle_min = IDLE_MIN.max(Duration::from_millis(lateness_ms));
         let idle: Vec<_> = self
             .lanes
             .iter()
@@ -26,6 +32,7 @@ impl Worker {
                 let since = lane.running.as_ref()?.idle_since?;
                 Some((partition.clone(), now.saturating_duration_since(since)))
             })
+            .filter(|(_, idle_for)| *idle_for >= idle_min)
             .collect();
         for (partition, idle_for) in idle {
             if idle_for >= self.settings.idle_final {

@@ -17,6 +17,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
+    metadata::MetadataPartition,
 };
 
 /// Far longer than the broker takes for anything: reached only by a test that fails.
@@ -109,7 +110,7 @@ pub(crate) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
     let partitions = metadata.topics()[0].partitions();
-    partitions.iter().map(|partition| partition.id()).collect()
+    partitions.iter().map(MetadataPartition::id).collect()
 }
 
 fn config(brokers: &str) -> ClientConfig {

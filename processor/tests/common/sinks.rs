@@ -126,31 +126,30 @@ impl Harness {
 
     /// Reads this many messages of a topic: key and value.
     pub(crate) async fn messages(&self, topic: &str, count: usize) -> Vec<(String, String)> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("group.id", "reader")
-            .create()
-            .unwrap();
-        let mut partitions = rdkafka::TopicPartitionList::new();
-        partitions
-            .add_partition_offset(topic, 0, rdkafka::Offset::Beginning)
-            .unwrap();
-        consumer.assign(&partitions).unwrap();
-        tokio::task::spawn_blocking(move || {
-            let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
-            let deadline = Instant::now() + PATIENCE;
-            let mut messages = Vec::new();
-            while messages.len() < count {
-                assert!(Instant::now() < deadline, "{} of {count}", messages.len());
-                if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                    let message = message.unwrap();
-                    messages.push((text(message.key()), text(message.payload())));
-                }
-            }
-            messages
-        })
-        .await
-        .unwrap()
+        messages(&self.brokers, topic, count).await
+    }
+
+    /// Gives the sinks away, to whatever is to feed them.
+    pub(crate) fn split(self) -> (Sinks, Rest) {
+        let Self {
+            sinks,
+            running,
+            acks,
+            metrics,
+            brokers,
+            cluster,
+            _dir,
+            ..
+        } = self;
+        let rest = Rest {
+            acks,
+            metrics,
+            brokers,
+            _running: running,
+            _cluster: cluster,
+            _dir,
+        };
+        (sinks, rest)
     }
 
     /// Closes the sinks, with all the time they need.
@@ -172,4 +171,59 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < deadline, "does not happen: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A harness whose sinks are fed by something else.
+pub(crate) struct Rest {
+    pub(crate) acks: Receiver<Ack>,
+    metrics: SinkMetrics,
+    pub(crate) brokers: String,
+    _running: RunningSinks,
+    _cluster: MockCluster<'static, DefaultProducerContext>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rest {
+    /// Returns how many windows or letters a sink has made durable.
+    pub(crate) fn delivered(&self, sink: &'static str) -> u64 {
+        self.metrics.meter(sink).delivered.get()
+    }
+
+    /// Returns how many windows and letters are on their way.
+    pub(crate) fn pending(&self) -> i64 {
+        let sinks = ["store", "results", "alarm_file", "dead_letter"];
+        sinks
+            .map(|sink| self.metrics.meter(sink).pending.get())
+            .iter()
+            .sum()
+    }
+}
+
+/// Reads this many messages of a topic: key and value.
+pub(crate) async fn messages(brokers: &str, topic: &str, count: usize) -> Vec<(String, String)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "reader")
+        .create()
+        .unwrap();
+    let mut partitions = rdkafka::TopicPartitionList::new();
+    partitions
+        .add_partition_offset(topic, 0, rdkafka::Offset::Beginning)
+        .unwrap();
+    consumer.assign(&partitions).unwrap();
+    tokio::task::spawn_blocking(move || {
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count}", messages.len());
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                let message = message.unwrap();
+                messages.push((text(message.key()), text(message.payload())));
+            }
+        }
+        messages
+    })
+    .await
+    .unwrap()
 }

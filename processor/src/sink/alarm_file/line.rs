@@ -36,6 +36,9 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
         counts.critical_count,
         stream_field(scored),
     );
+    if counts.provisional {
+        text.push_str(" | Provisional: yes");
+    }
     if stale {
         text.push_str(" | Stale: yes");
     }

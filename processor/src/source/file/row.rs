@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{FileRow, REJECTED_BYTES_MAX};
 use crate::{
-    decode::{PAYLOAD_BYTES_MAX, RejectReason, Rejected, SERVICE_BYTES_MAX, parse_timestamp},
+    decode::{PAYLOAD_BYTES_MAX, RejectReason, Rejected, parse_timestamp, service_name},
     event::{EventTime, Level, LogEvent},
 };
 
@@ -65,7 +65,7 @@ impl<'a> Cells<'a> {
         Ok(LogEvent {
             time: self.event_time()?,
             level: level.trim().parse().unwrap_or(Level::Info),
-            service: Cow::Borrowed(cut_service(service)),
+            service: service_name(Cow::Borrowed(service)),
             message: Cow::Borrowed(text("message", message)?),
             label: self.label,
         })
@@ -114,9 +114,4 @@ pub(super) fn rejected(reason: RejectReason, detail: impl Into<String>) -> Rejec
 fn text<'a>(column: &str, bytes: &'a [u8]) -> Result<&'a str, Rejected> {
     std::str::from_utf8(bytes)
         .map_err(|error| rejected(RejectReason::NotUtf8, format!("{column}: {error}")))
-}
-
-fn cut_service(name: &str) -> &str {
-    let end = name.floor_char_boundary(SERVICE_BYTES_MAX);
-    name.get(..end).unwrap_or(name)
 }
