@@ -250,7 +250,6 @@ impl Bundle {
         let mut content: Content = serde_json::from_str(body).map_err(BundleDefect::Shape)?;
         content.check()?;
         content.profile.reindex();
-        content.density.reindex();
         Ok(Self { content, checksum })
     }
 

@@ -66,9 +66,6 @@ pub(super) struct Density {
     core: Vec<Point>,
     /// Cluster label per core point.
     labels: Vec<i32>,
-    /// Length of each core point, rising: no point is nearer than their lengths differ.
-    #[serde(skip)]
-    lengths: Vec<f64>,
 }
 
 impl Density {
@@ -83,17 +80,7 @@ impl Density {
         };
         let points: Vec<Point> = rows.iter().map(|row| model.scaled(row, 1.0)).collect();
         model.fit_core(&points);
-        model.reindex();
         model
-    }
-
-    /// Orders the core points by their length; call after loading.
-    pub(super) fn reindex(&mut self) {
-        let labels = self.labels.iter().copied();
-        let mut core: Vec<_> = self.core.iter().copied().zip(labels).collect();
-        core.sort_by(|a, b| length(&a.0).total_cmp(&length(&b.0)));
-        self.lengths = core.iter().map(|(point, _)| length(point)).collect();
-        (self.core, self.labels) = core.into_iter().unzip();
     }
 
     /// Returns the row's place among the core points. `count_ratio` brings the columns that grow
@@ -146,27 +133,16 @@ impl Density {
     /// to it in units of eps; `None` without core points.
     pub(super) fn nearest(&self, row: &FeatureRow, count_ratio: f64) -> Option<(i32, f64)> {
         let point = self.scaled(row, count_ratio);
-        let own = length(&point);
         let mut best = (f64::INFINITY, 0);
-        // Outwards from the points of about the same length, until no other can be nearer.
-        let mut above = self.lengths.partition_point(|length| *length < own);
-        let mut below = above;
-        let far = f64::INFINITY;
-        loop {
-            let up = self.lengths.get(above).map_or(far, |length| length - own);
-            let before = below.checked_sub(1);
-            let down = before.map_or(far, |below| own - self.lengths[below]);
-            let difference = up.min(down);
-            if difference * difference >= best.0 {
-                break;
+        for (number, core) in self.core.iter().enumerate() {
+            let mut squared = 0.0;
+            // In slices, so that most core points are left early.
+            for (a, b) in point.chunks(8).zip(core.chunks(8)) {
+                squared += a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum::<f64>();
+                if squared >= best.0 {
+                    break;
+                }
             }
-            let number = if up <= down { above } else { below - 1 };
-            if up <= down {
-                above += 1;
-            } else {
-                below -= 1;
-            }
-            let squared = squared_distance(&point, &self.core[number], best.0);
             if squared < best.0 {
                 best = (squared, number);
             }
@@ -200,23 +176,6 @@ impl Density {
         }
         Ok(())
     }
-}
-
-fn length(point: &Point) -> f64 {
-    point.iter().map(|x| x * x).sum::<f64>().sqrt()
-}
-
-/// Returns the squared distance, or something not below `enough` as soon as it is that much.
-fn squared_distance(point: &Point, core: &Point, enough: f64) -> f64 {
-    let mut squared = 0.0;
-    // In slices, so that most core points are left early.
-    for (a, b) in point.chunks(8).zip(core.chunks(8)) {
-        squared += a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum::<f64>();
-        if squared >= enough {
-            break;
-        }
-    }
-    squared
 }
 
 /// Median and interquartile range per dimension.
@@ -344,28 +303,6 @@ mod tests {
         let mut jumped = row(10.2, 0.0);
         jumped.values[Column::FatalRate as usize] = 1.0;
         assert_eq!(two_groups().nearest(&jumped, 1.0).unwrap().0, -1);
-    }
-
-    #[test]
-    fn the_nearest_core_point_is_the_one_that_a_full_search_finds() {
-        let mut random = 7_u32;
-        let mut next = || {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            f64::from(random >> 16) / 65_536.0
-        };
-        let rows: Vec<_> = (0..400).map(|_| row(20.0 * next(), next())).collect();
-        let model = Density::fit(&rows);
-        for _ in 0..200 {
-            let probe = row(60.0 * next() - 20.0, 2.0 * next());
-            let point = model.scaled(&probe, 1.0);
-            let distances = model.core.iter().map(|core| {
-                let squares = core.iter().zip(&point).map(|(a, b)| (a - b) * (a - b));
-                squares.sum::<f64>().sqrt() / model.eps
-            });
-            let smallest = distances.fold(f64::INFINITY, f64::min);
-            let found = model.nearest(&probe, 1.0).unwrap().1;
-            assert!((found - smallest).abs() < 1e-9, "{found} {smallest}");
-        }
     }
 
     #[test]
