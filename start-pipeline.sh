@@ -33,6 +33,8 @@ READY_DEADLINE_SECONDS=60
 FIRST_ROW_DEADLINE_SECONDS=120
 FIRST_ALARM_DEADLINE_SECONDS=120
 TRAINING_DAYS=9
+# Set when DATABASE_URL came from outside.
+DATABASE_IS_THEIRS=''
 # About three incidents a day: what a model takes for usual should mostly be so.
 TRAINING_ANOMALY_PROB=0.001
 # The parts this run has started; each must stay alive.
@@ -63,6 +65,7 @@ refuse_if_running() {
   local running
   running=$(list_running)
   [[ -z $running ]] || die "the pipeline is running already: ${running//$'\n'/, }; stop it with ./stop-pipeline.sh"
+  [[ ! -e $RUN_DIR/docker ]] || die "the pipeline is running already, in containers; stop it with ./stop-pipeline.sh"
 }
 
 # Until the pipeline is up, whatever ends this script also ends what it started.
@@ -128,6 +131,7 @@ start_postgres() {
   local answer dir
   if [[ -n ${DATABASE_URL:-} ]]; then
     say "using the database that DATABASE_URL names"
+    DATABASE_IS_THEIRS=yes
     command -v psql >/dev/null || apt_install postgresql-client
     export DATABASE_URL
     return
@@ -220,7 +224,15 @@ wait_or_die() {
   die "$part was not up after $seconds s; see $LOGS_DIR/$part.log"
 }
 
-sql() { psql -X -q -v ON_ERROR_STOP=1 "$DATABASE_URL" "$@"; }
+# The password of a URL goes to psql by the environment: arguments are for everyone to see.
+sql() {
+  local url=$DATABASE_URL password=''
+  if [[ $url =~ ^([a-z]+://[^:/@]+):([^@]*)@(.*)$ ]]; then
+    url=${BASH_REMATCH[1]}@${BASH_REMATCH[3]}
+    printf -v password '%b' "${BASH_REMATCH[2]//%/\\x}"
+  fi
+  PGPASSWORD=${password:-${PGPASSWORD:-}} psql -X -q -v ON_ERROR_STOP=1 "$url" "$@"
+}
 
 # Rows of an earlier run are no sign of life of this one.
 row_since_start() { [[ -n "$(sql -A -t -c "SELECT 1 FROM anomaly_results WHERE window_end > to_timestamp($START_TIME) LIMIT 1")" ]]; }
@@ -234,10 +246,14 @@ show_newest_row() {
 alarms() { tail -c "+$((ALARM_FILE_BYTES + 1))" logs/anomalies.log 2>/dev/null || true; }
 alarm_since_start() { [[ "$(alarms)" == *'ANOMALY DETECTED'* ]]; }
 
+# A URL that the user gave may hold a password; it is not repeated.
+# shellcheck disable=SC2016 # the name, not the value
+shown_database() { if [[ -n $DATABASE_IS_THEIRS ]]; then echo '"$DATABASE_URL"'; else echo "$DATABASE_URL"; fi; }
+
 print_what_to_look_at() {
   say ""
   say "  tail -f logs/anomalies.log              alarms, with the lines that show them"
-  say "  psql $DATABASE_URL -c 'SELECT * FROM anomaly_results ORDER BY window_start DESC LIMIT 5'"
+  say "  psql $(shown_database) -c 'SELECT * FROM anomaly_results ORDER BY window_start DESC LIMIT 5'"
   say "  curl -s http://127.0.0.1:${METRICS_PORTS[0]}/metrics    what the processor counts"
   say "  tail -f logs/processor.log logs/producer.log"
   say "  ./stop-pipeline.sh                      stops everything, drained"

@@ -26,7 +26,7 @@ const EXIT_CODES: &str = "\
 Settings come from defaults, then logguard.toml, then LOGGUARD_SECTION__KEY in the environment, \
 then flags; `logguard config print` shows the outcome.
 
-Exit codes: 0 ok, 1 findings, 2 usage, 3 configuration or input, 4 a dependency cannot be reached.";
+Exit codes: 0 ok, 1 failed under way, 2 usage, 3 configuration or input, 4 a dependency cannot be reached.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -43,7 +43,7 @@ Examples:
 Examples:
   logguard train --input logs.parquet --model-dir model
   logguard train --input monday.jsonl.gz --input tuesday.jsonl.gz --model-dir model
-  kcat -C -t log-events -e | logguard train --input - --model-dir model")]
+  zcat archive/*.gz | logguard train --input - --model-dir model")]
     Train(TrainArgs),
     /// Score a file or a topic from beginning to end, and compare with its labels if it has any.
     #[command(after_help = "\
@@ -90,9 +90,20 @@ pub enum ModelCommand {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print the effective configuration as TOML, secrets redacted.
-    Print,
+    Print(ConfigArgs),
     /// Check the configuration and say what is wrong with it.
-    Check,
+    Check(ConfigArgs),
+}
+
+/// The settings that have flags, or environment variables of other programs, besides their own.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// How Kafka is reached.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// Where the model is and how it is judged.
@@ -206,9 +217,9 @@ pub struct TrainArgs {
     /// How windows are cut.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// Where the model goes and how it is judged.
-    #[command(flatten)]
-    pub model: ModelArgs,
+    /// Directory that the model bundle (`model.json`) goes to.
+    #[arg(long, value_name = "DIR")]
+    pub model_dir: Option<PathBuf>,
     /// Learn from events before this time only (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
@@ -239,7 +250,12 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Column that holds the ground truth.
-    #[arg(long, value_name = "NAME", default_value = "is_anomaly")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "is_anomaly",
+        conflicts_with = "from_kafka"
+    )]
     pub label_column: String,
     /// Write every window's result message to this file, one JSON line each.
     #[arg(long, value_name = "FILE")]
@@ -284,7 +300,7 @@ impl Cli {
             Command::Run(args) => args.overrides(&mut settings),
             Command::Train(args) => {
                 args.window.overrides(&mut settings);
-                args.model.overrides(&mut settings);
+                put(&mut settings, "model", "dir", args.model_dir.as_ref());
             }
             Command::Replay(args) => {
                 args.kafka.overrides(&mut settings);
@@ -297,7 +313,12 @@ impl Cli {
             } => {
                 model.overrides(&mut settings);
             }
-            Command::Config { .. } => {}
+            Command::Config {
+                command: ConfigCommand::Print(args) | ConfigCommand::Check(args),
+            } => {
+                args.kafka.overrides(&mut settings);
+                args.store.overrides(&mut settings);
+            }
         }
         Value::Object(settings)
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    decode::MaskRule,
+    decode::{MaskRule, Masker},
     event::TopicPartition,
     sink::{
         SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
@@ -225,7 +225,7 @@ impl Config {
         if let Some(file) = file {
             figment = figment.merge(Toml::file_exact(file));
         }
-        refuse_stray_variables(env::vars_os().map(|(name, _)| name))?;
+        refuse_near_misses(env::vars_os().map(|(name, _)| name))?;
         let parsed = Env::prefixed(ENV_PREFIX)
             .filter(|key| key.as_str().contains("__") && !is_literal(key.as_str()))
             .split("__");
@@ -260,6 +260,11 @@ impl Config {
                 "model.alarms_per_day is {budget}: expected a number above 0"
             ));
         }
+        defects.extend(
+            Masker::new(&self.mask.rules)
+                .err()
+                .map(|error| format!("mask.rules: {error}")),
+        );
         defects.extend(self.kafka.validate().err().map(|error| error.to_string()));
         defects.extend(self.store.validate().err().map(|error| error.to_string()));
         if defects.is_empty() {
@@ -304,28 +309,30 @@ impl Config {
     }
 }
 
-/// Variables with our prefix that are no settings of this program.
-fn is_no_setting(name: &str) -> bool {
-    matches!(name, "CONFIG" | "CACHE") || name.starts_with("TEST_")
-}
-
-/// Refuses a variable with our prefix that names no section: `LOGGUARD_BROKERS` is a mistake, and
-/// whoever made it wants to hear of it.
-fn refuse_stray_variables(names: impl Iterator<Item = OsString>) -> Result<(), ConfigError> {
-    let stray: Vec<_> = names
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| {
-            let setting = name.strip_prefix(ENV_PREFIX);
-            setting.is_some_and(|it| !it.contains("__") && !is_no_setting(it))
+/// Refuses a variable that means a setting and misses it: `LOGGUARD_KAFKA_BROKERS` has one
+/// underscore too few, and whoever set it wants to hear of it. Others with our prefix are none of
+/// our business: Kubernetes makes such variables for every service called `logguard`.
+fn refuse_near_misses(names: impl Iterator<Item = OsString>) -> Result<(), ConfigError> {
+    let settings = serde_json::to_value(Config::default()).unwrap_or_default();
+    let section_of = |name: &str| -> Option<(String, String)> {
+        let name = name.strip_prefix(ENV_PREFIX)?.to_ascii_lowercase();
+        settings.as_object()?.iter().find_map(|(section, keys)| {
+            let key = name.strip_prefix(section.as_str())?.strip_prefix('_')?;
+            let known = keys.get(key).is_some();
+            known.then(|| (section.to_ascii_uppercase(), key.to_ascii_uppercase()))
         })
-        .map(|name| {
-            format!("`{name}` in the environment is no setting: write LOGGUARD_SECTION__KEY")
+    };
+    let missed: Vec<_> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter_map(|name| section_of(&name).map(|place| (name, place)))
+        .map(|(name, (section, key))| {
+            format!("`{name}` in the environment is no setting: write {ENV_PREFIX}{section}__{key}")
         })
         .collect();
-    if stray.is_empty() {
+    if missed.is_empty() {
         Ok(())
     } else {
-        Err(ConfigError(stray))
+        Err(ConfigError(missed))
     }
 }
 
@@ -442,13 +449,15 @@ mod tests {
     }
 
     #[test]
-    fn variables_without_a_section_are_refused() {
-        let refused = |name: &str| refuse_stray_variables([name.into()].into_iter()).is_err();
-        assert!(refused("LOGGUARD_BROKERS"));
+    fn variables_that_miss_a_setting_are_refused_and_others_are_not() {
+        let refused = |name: &str| refuse_near_misses([name.into()].into_iter()).is_err();
+        assert!(refused("LOGGUARD_KAFKA_BROKERS"));
         for name in [
             "LOGGUARD_CONFIG",
-            "LOGGUARD_TEST_X",
             "LOGGUARD_KAFKA__BROKERS",
+            "LOGGUARD_PORT",
+            "LOGGUARD_KAFKA_SERVICE_HOST",
+            "LOGGUARD_DB_PASSWORD",
             "HOME",
         ] {
             assert!(!refused(name), "{name}");

@@ -1,6 +1,6 @@
 //! Exit codes: what kind of failure an error is.
 //!
-//! 0 ok, 1 findings or failure, 2 usage (clap's), 3 configuration or input, 4 a dependency cannot
+//! 0 ok, 1 failed under way, 2 usage (clap's), 3 configuration or input, 4 a dependency cannot
 //! be reached.
 
 use std::io;

@@ -44,10 +44,10 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             command: ModelCommand::Show { json, .. },
         } => show_model(&config, json, stdout),
         Command::Config {
-            command: ConfigCommand::Print,
+            command: ConfigCommand::Print(_),
         } => Ok(write!(stdout, "{}", config.to_toml()?)?),
         Command::Config {
-            command: ConfigCommand::Check,
+            command: ConfigCommand::Check(_),
         } => Ok(writeln!(stdout, "the configuration is valid")?),
     }
 }

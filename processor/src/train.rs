@@ -20,6 +20,9 @@ use crate::{
     window::{ClosedWindow, Recovered},
 };
 
+/// With fewer windows than this to calibrate on, the tail that the budget rests on is a guess.
+const CALIBRATION_WINDOWS_FEW: u64 = 200;
+
 /// Trains on the files of `args` and prints what was learnt.
 ///
 /// # Errors
@@ -27,6 +30,13 @@ use crate::{
 /// bundle cannot be written.
 pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let bundle = learn(config, args)?;
+    let calibrated = bundle.summary().calibration_windows;
+    if calibrated < CALIBRATION_WINDOWS_FEW {
+        tracing::warn!(
+            windows = calibrated,
+            "too few windows to calibrate on: the alarm budget is a guess; train on some days"
+        );
+    }
     let path = bundle.save(&config.model.dir)?;
     let summary = bundle.summary();
     if args.json {

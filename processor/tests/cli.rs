@@ -124,7 +124,10 @@ fn usage_errors_exit_with_2() {
         (&["run", "--kafka", "no-value"], "no-value"),
         (&["replay", "--input", "x", "--from-kafka"], "--from-kafka"),
         (&["migrate", "--retention", "maybe"], "maybe"),
-        (&["train", "--input", "x", "--alarms-per-day", "few"], "few"),
+        (
+            &["replay", "--input", "x", "--alarms-per-day", "few"],
+            "few",
+        ),
     ] {
         check_failure(dir.path(), args, USAGE, &[named]);
     }

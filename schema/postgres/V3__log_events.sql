@@ -1,5 +1,5 @@
--- Raw log lines, for those who turn their storage on. No key: lines may repeat, and a line that
--- comes twice is two lines.
+-- Raw log lines, for those who store them beside the results; nothing in this program writes them. No
+-- key: lines may repeat, and a line that comes twice is two lines.
 CREATE TABLE log_events (
     "timestamp" timestamptz NOT NULL,
     level       text        NOT NULL,

@@ -11,8 +11,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Masker;
 
-/// Longest masked text kept, in bytes; longer ones are cut at a character boundary first, so that
-/// one endless line cannot fill the dictionary.
+/// Longest part of a message that is masked, in bytes: stack traces are told apart by their tops.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Longest masked text kept, in bytes, cut at a character boundary, so that endless lines cannot
+/// fill the dictionary.
 pub const TEMPLATE_BYTES_MAX: usize = 2048;
 
 /// What a message is once its variables are masked.
@@ -59,8 +61,11 @@ impl TemplateDictionary {
     /// Returns the template of `message`.
     pub fn resolve(&mut self, message: &str) -> &Arc<Template> {
         self.masked.clear();
-        let (head, _) = message.split_at(message.floor_char_boundary(TEMPLATE_BYTES_MAX));
+        let (head, _) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         self.masker.mask_into(head, &mut self.masked);
+        // Cut after masking: before it, the length of a variable would decide what is cut off.
+        let end = self.masked.floor_char_boundary(TEMPLATE_BYTES_MAX);
+        self.masked.truncate(end);
         let hash = xxh3_64(self.masked.as_bytes());
         if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {
             self.evictions += 1;
@@ -90,5 +95,19 @@ impl TemplateDictionary {
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.evictions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_early_in_a_long_message_does_not_move_where_it_is_cut() {
+        let masker = Masker::new(&Masker::default_rules()).unwrap();
+        let mut dictionary = TemplateDictionary::new(masker, NonZeroUsize::MIN);
+        let trace = "at frame of some module ".repeat(200);
+        let mut hash = |number: &str| dictionary.resolve(&format!("job {number} {trace}")).hash;
+        assert_eq!(hash("1"), hash("1234567"));
     }
 }

@@ -3,7 +3,7 @@
 /// Dimensions of a template's text vector: the columns `tfidf_0` to `tfidf_14`.
 pub const TEXT_DIMENSIONS: usize = 15;
 
-/// Column names, in order: the 30 of the original system, then the novelty columns.
+/// Column names, in order: 30 of counts, rates and text, then the novelty columns.
 pub const COLUMNS: [&str; 42] = [
     "log_count",
     "error_count",

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::bundle::BundleDefect;
 use crate::features::{COLUMNS, Column, FeatureRow};
 
-/// The columns distances are taken over: the 30 of 5.1 but for the cluster's number, which is a
+/// The columns distances are taken over: the first 30 but for the cluster's number, which is a
 /// name and not a quantity.
 pub(super) const SPACE: [usize; 29] = {
     let mut space = [0; 29];

@@ -20,8 +20,8 @@ use crate::{
 const UNSEEN_TEXTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// Milliseconds in a day.
 const DAY_MS: f64 = 86_400_000.0;
-/// The budget is kept within one alarm in ten million windows and every second window.
-const LN_THRESHOLD_RANGE: (f64, f64) = (-16.118, -std::f64::consts::LN_2);
+/// The budget is kept within one alarm in 10^12 windows and every second window.
+const LN_THRESHOLD_RANGE: (f64, f64) = (-27.631, -std::f64::consts::LN_2);
 
 /// Scores windows.
 #[derive(Debug)]
