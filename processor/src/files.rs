@@ -33,8 +33,6 @@ pub struct FileEvent<'a> {
 pub struct FileTotals {
     /// Events delivered.
     pub events: u64,
-    /// Events that carried a label.
-    pub labelled: u64,
     /// Rows that could not be decoded, by reason.
     pub rejected: BTreeMap<RejectReason, u64>,
 }
@@ -103,7 +101,6 @@ fn read_file(
                 anomaly_type,
             } => {
                 order.observe(event.time);
-                totals.labelled += u64::from(event.label.is_some());
                 let offset = i64::try_from(totals.events).unwrap_or(i64::MAX);
                 totals.events += 1;
                 let anomaly_type = anomaly_type.as_deref();

@@ -32,7 +32,7 @@ use crate::{
     sink::{
         ACKS_QUEUE_MAX, RunningSinks, Sinks, SinksSetup,
         migrate::{self, MigrateOptions, Retention},
-        store::{Store, StoreKind},
+        store::Store,
     },
     source::{self, SourceError, SourceReport, check_topics},
     worker::{Worker, WorkerParts, WorkerSettings},
@@ -206,11 +206,10 @@ async fn watch(
 /// Opens the store and checks its schema. A server that cannot be reached now is waited for by the
 /// partitions; one that answers with a refusal ends the start.
 async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
-    if config.store.kind == StoreKind::None {
+    let Some(store) = Store::configured(&config.store, &config.kafka.consumer_group)? else {
         tracing::warn!("no store: rows are kept nowhere, and baselines start cold after a restart");
         return Ok(None);
-    }
-    let store = Store::new(&config.store, &config.kafka.consumer_group)?;
+    };
     match migrate::check(&config.store).await {
         Ok(()) => {}
         Err(error) if error.is_unreachable() => {
