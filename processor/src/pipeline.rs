@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RawRecord ─► decode ─► template ─► window ─► (closed) ─► features + score ─► ScoredWindow
+//!                 ├────────► Deployed (service, version)
 //!                 └────────► Rejected ◄── late, future
 //! ```
 //!
@@ -12,7 +13,7 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use crate::{
     decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
-    event::{EventTime, LogEvent, TopicPartition},
+    event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, ScoredWindow},
     source::RawRecord,
     window::{ClosedWindow, FinalBy, Placement, Recovered, WindowConfig, Windower},
@@ -42,6 +43,15 @@ pub enum Step<W> {
     },
     /// A window closed. Those of one slot follow each other.
     Closed(W),
+    /// The record told of a deploy; it may count as a line all the same.
+    Deployed {
+        /// Offset of the record.
+        offset: i64,
+        /// What was rolled out.
+        deploy: Deploy,
+        /// Largest event time of the records before it.
+        max_event_time_before: Option<EventTime>,
+    },
     /// The record was not counted.
     Rejected {
         /// Offset of the record.
@@ -67,6 +77,15 @@ impl<W> Step<W> {
                 max_event_time_before,
             },
             Self::Closed(window) => Step::Closed(turn(window)),
+            Self::Deployed {
+                offset,
+                deploy,
+                max_event_time_before,
+            } => Step::Deployed {
+                offset,
+                deploy,
+                max_event_time_before,
+            },
             Self::Rejected {
                 offset,
                 rejected,
@@ -110,9 +129,12 @@ impl Intake {
         record: RawRecord<'_>,
         steps: &mut Vec<Step<ClosedWindow>>,
     ) {
-        match decode::decode(record.payload, record.record_time) {
-            Ok(event) => match refuse_future(&event, record.record_time) {
-                None => self.event(dictionary, &event, record.offset, steps),
+        match decode::decode_record(record.payload, record.record_time) {
+            Ok(decoded) => match refuse_future(&decoded.event, record.record_time) {
+                None => {
+                    self.deployed(record.offset, decoded.deploy, steps);
+                    self.event(dictionary, &decoded.event, record.offset, steps);
+                }
                 Some(rejected) => self.reject(record.offset, rejected, steps),
             },
             Err(rejected) => self.reject(record.offset, rejected, steps),
@@ -154,6 +176,20 @@ impl Intake {
             Placement::AlreadyDone => {}
         }
         self.close(FinalBy::Watermark, steps);
+    }
+
+    /// Passes on what a record tells of a deploy, late or not: it happened all the same.
+    fn deployed(
+        &self,
+        offset: i64,
+        deploy: Option<Deploy>,
+        steps: &mut Vec<Step<ClosedWindow>>,
+    ) {
+        steps.extend(deploy.map(|deploy| Step::Deployed {
+            offset,
+            deploy,
+            max_event_time_before: self.windower.max_event_time(),
+        }));
     }
 
     /// Takes a record that could not be decoded.

@@ -130,7 +130,7 @@ impl<'a> Replay<'a> {
         let mut counted = true;
         for step in self.steps.drain(..) {
             match step {
-                Step::Opened { .. } => {}
+                Step::Opened { .. } | Step::Deployed { .. } => {}
                 Step::Rejected { rejected, .. } => {
                     counted = false;
                     match rejected.reason {

@@ -67,7 +67,7 @@ fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows
         pipeline.record(&mut shared, record(offset, payload), &mut steps);
         for step in steps.drain(..) {
             match step {
-                Step::Opened { .. } => {}
+                Step::Opened { .. } | Step::Deployed { .. } => {}
                 Step::Closed(scored) => {
                     let before = rows.insert(key(&scored), text(&scored));
                     assert_eq!(before, None, "a window closed twice");
@@ -189,6 +189,7 @@ impl Life {
                     self.ledger.letter_opened(offset, max_event_time_before);
                     self.queue.push_back(Job::Letter(offset));
                 }
+                Step::Deployed { .. } => panic!("no line here tells of a deploy"),
                 Step::Closed(scored) => {
                     *slots.entry(scored.window.slot).or_default() += 1;
                     self.queue.push_back(Job::Row(Box::new(scored)));

@@ -12,7 +12,7 @@ mod mask;
 mod template;
 
 pub use json::{
-    PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp,
+    Decoded, PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, decode_record, from_epoch, parse_label, parse_timestamp,
     service_name,
 };
 pub use mask::{MaskError, MaskRule, Masker};

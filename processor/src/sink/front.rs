@@ -13,14 +13,16 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::error;
 
 use super::{
-    Ack, DeadLetter, WindowJob,
+    Ack, DeadLetter, DeployJob, WindowJob,
     ack::{AckSender, StopFlag},
     alarm_file::{self, AlarmFileConfig, AlarmSetup, Reopen, has_alarm},
     dead_letter::{self, DeadLetterConfig, LETTERS_QUEUE_MAX},
+    deploys::{DeployQueue, DeployWriter},
+    health_notes::{NoteWriter, Round},
     metrics::{SinkMeter, SinkMetrics},
     producer::ProducerSetup,
     results::{self, RESULTS_QUEUE_MAX, ResultsConfig},
-    store::{Store, StoreConfig, Writer, WriterQueue},
+    store::{PartitionHealth, Store, StoreConfig, Writer, WriterQueue},
 };
 use crate::clock::Clock;
 
@@ -99,6 +101,8 @@ pub struct CloseReport {
     pub alarms: i64,
     /// Dead letters.
     pub letters: i64,
+    /// Deploys.
+    pub deploys: i64,
 }
 
 impl CloseReport {
@@ -114,6 +118,7 @@ impl CloseReport {
 #[derive(Debug)]
 pub struct Sinks {
     rows: Option<(WriterQueue, SinkMeter)>,
+    beside: Option<BesideRows>,
     results: Queue<WindowJob>,
     alarms: Queue<WindowJob>,
     letters: Queue<DeadLetter>,
@@ -125,6 +130,14 @@ impl Drop for Sinks {
         // Before the queues close: a sink that ends after this does so because it should.
         self.dropped.set();
     }
+}
+
+/// What the store takes besides rows.
+#[derive(Debug)]
+struct BesideRows {
+    deploys: DeployQueue,
+    deploys_meter: SinkMeter,
+    notes: tokio::sync::mpsc::Sender<Round>,
 }
 
 /// A sink's queue, and the count of what is in it.
@@ -152,7 +165,7 @@ impl<T> Queue<T> {
 pub struct RunningSinks {
     threads: [(&'static str, thread::JoinHandle<()>); 3],
     task: Option<JoinHandle<()>>,
-    pending: [Gauge; 4],
+    pending: [Gauge; 5],
     stop: StopFlag,
     /// Set when [`Sinks`] is gone.
     dropped: StopFlag,
@@ -195,24 +208,20 @@ impl Sinks {
             stop: stop.clone(),
             metrics,
         })?;
-        let (rows, task) = setup
+        let (store_queues, task) = setup
             .store
-            .map(|store| {
-                let (writer, queue) = Writer::new(store, acks.clone(), stop.clone(), metrics);
-                (
-                    (queue, metrics.meter("store")),
-                    setup.runtime.spawn(writer.run()),
-                )
-            })
+            .map(|store| start_store(&store, &setup.runtime, (&acks, &stop), metrics))
             .unzip();
+        let (rows, beside) = store_queues.unzip();
         let queue = |sender, sink| Queue {
             sender,
             meter: metrics.meter(sink),
         };
-        let pending = ["store", "results", "alarm_file", "dead_letter"]
+        let pending = ["store", "results", "alarm_file", "dead_letter", "deploys"]
             .map(|sink| metrics.meter(sink).pending);
         let sinks = Self {
             rows,
+            beside,
             results: queue(results.0, "results"),
             alarms: queue(alarms.0, "alarm_file"),
             letters: Queue {
@@ -288,6 +297,65 @@ impl Sinks {
         self.letters.send(letter);
         Ok(())
     }
+
+    /// Returns whether deploys are stored: they are where rows are.
+    #[must_use]
+    pub fn takes_deploys(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// Hands over a deploy; it needs one [`Ack::Letter`]. Never blocks.
+    ///
+    /// # Errors
+    /// Returns the deploy while the queue is full.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the deploy is handed back, not reported"
+    )]
+    pub fn try_submit_deploy(&mut self, job: DeployJob) -> Result<(), DeployJob> {
+        let Some(beside) = &self.beside else {
+            return Err(job);
+        };
+        if beside.deploys.capacity() == 0 {
+            return Err(job);
+        }
+        // Only this thread fills the queue (`&mut self`), so the room is still there.
+        if beside.deploys.try_send(job).is_ok() {
+            beside.deploys_meter.pending.inc();
+        }
+        Ok(())
+    }
+
+    /// Hands over notes of the partitions' health, which need no ack; returns whether there was room
+    /// for them. Never blocks. Without a store they go nowhere.
+    pub fn try_note_health(&mut self, notes: Vec<PartitionHealth>) -> bool {
+        let Some(beside) = &self.beside else {
+            return true;
+        };
+        notes.is_empty() || beside.notes.try_send(notes).is_ok()
+    }
+}
+
+/// Starts what writes to the store, as one task.
+fn start_store(
+    store: &Store,
+    runtime: &Handle,
+    (acks, stop): (&AckSender, &StopFlag),
+    metrics: &SinkMetrics,
+) -> (((WriterQueue, SinkMeter), BesideRows), JoinHandle<()>) {
+    let (writer, rows) = Writer::new(store.clone(), acks.clone(), stop.clone(), metrics);
+    let (deployer, deploys) =
+        DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
+    let (noter, notes) = NoteWriter::new(store.clone(), metrics.health_notes_dropped.clone());
+    let task = runtime.spawn(async move {
+        tokio::join!(writer.run(), deployer.run(), noter.run());
+    });
+    let beside = BesideRows {
+        deploys,
+        deploys_meter: metrics.meter("deploys"),
+        notes,
+    };
+    (((rows, metrics.meter("store")), beside), task)
 }
 
 fn has_row(job: &WindowJob) -> bool {
@@ -340,12 +408,13 @@ impl RunningSinks {
         {
             error!(sink, "a sink does not stop; leaving it behind");
         }
-        let [rows, results, alarms, letters] = self.pending.map(|gauge| gauge.get());
+        let [rows, results, alarms, letters, deploys] = self.pending.map(|gauge| gauge.get());
         CloseReport {
             rows,
             results,
             alarms,
             letters,
+            deploys,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! ScoredWindow ──┬─► store (PostgreSQL upsert)     ─┐
 //!                ├─► results topic                 ─┼─► Ack ──► ledger
 //!                └─► alarm file (anomalies only)   ─┤
-//! Rejected ────────► dead-letter topic             ─┘
+//! Rejected ────────► dead-letter topic             ─┤
+//! Deploy ──────────► store (table deploys)         ─┘
 //! ```
 //!
 //! A sink acknowledges only what is durable. Sinks are idempotent: the same window may come again.
@@ -12,7 +13,9 @@
 mod ack;
 pub mod alarm_file;
 pub mod dead_letter;
+mod deploys;
 mod front;
+mod health_notes;
 mod metrics;
 pub mod migrate;
 mod producer;
@@ -30,7 +33,7 @@ pub use metrics::{SinkLabel, SinkMeter, SinkMetrics};
 
 use crate::{
     decode::Rejected,
-    event::{EventTime, OffsetSpan, TopicPartition},
+    event::{Deploy, EventTime, OffsetSpan, TopicPartition},
     model::ScoredWindow,
 };
 
@@ -70,6 +73,19 @@ pub struct DeadLetter {
     pub assignment: AssignmentId,
 }
 
+/// A deploy that a record told of, on its way to the store.
+#[derive(Clone, Debug)]
+pub struct DeployJob {
+    /// Where the record came from.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// What was rolled out.
+    pub deploy: Deploy,
+    /// The assignment under which it was read.
+    pub assignment: AssignmentId,
+}
+
 /// Most bytes of a payload copied into a dead letter: well under the 1 MB at which brokers refuse.
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024;
 
@@ -87,7 +103,7 @@ pub enum Ack {
         /// Start of the window it counts for (a gap row counts for the window after the gap).
         window_start: EventTime,
     },
-    /// A dead letter is durable, or was refused for what it is and counted.
+    /// A dead letter or a deploy is durable, or was refused for what it is and counted.
     Letter {
         /// The partition.
         partition: TopicPartition,

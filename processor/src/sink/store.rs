@@ -13,7 +13,9 @@ mod batch;
 mod columns;
 mod config;
 mod connection;
+mod deploys;
 mod error;
+mod partition_health;
 mod row;
 mod writer;
 
@@ -26,8 +28,10 @@ use tracing::warn;
 
 pub use config::{SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
+pub use deploys::DeploySource;
 pub(crate) use error::Chain;
 pub use error::StoreError;
+pub use partition_health::PartitionHealth;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 

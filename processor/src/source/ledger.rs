@@ -51,6 +51,13 @@ impl Window {
     }
 }
 
+/// What a single record leaves behind besides its line: a dead letter, a deploy, or both.
+#[derive(Clone, Copy, Debug)]
+struct Letter {
+    max_event_time_before: Option<EventTime>,
+    outstanding_acks: u32,
+}
+
 /// The windows and dead letters of one partition that are not done, and what may be committed.
 #[derive(Clone, Debug)]
 pub struct PartitionLedger {
@@ -60,8 +67,8 @@ pub struct PartitionLedger {
     closed_through: Option<EventTime>,
     /// By window start. The first one is never settled: settled ones leave from the front.
     windows: BTreeMap<EventTime, Window>,
-    /// By offset; the value is the largest event time before it.
-    letters: BTreeMap<i64, Option<EventTime>>,
+    /// By offset.
+    letters: BTreeMap<i64, Letter>,
     /// The largest commit point given out.
     committed: (NextOffset, CommitMetadata),
     stray_acks: u64,
@@ -136,15 +143,22 @@ impl PartitionLedger {
         }
     }
 
-    /// Notes a record that goes to the dead letters; `max_event_time_before` as for windows.
+    /// Notes a record that goes to the dead letters, or tells of a deploy: one ack each will tell
+    /// it durable. `max_event_time_before` as for windows.
     pub fn letter_opened(&mut self, offset: i64, max_event_time_before: Option<EventTime>) {
-        self.letters.entry(offset).or_insert(max_event_time_before);
+        let letter = self.letters.entry(offset).or_insert(Letter {
+            max_event_time_before,
+            outstanding_acks: 0,
+        });
+        letter.outstanding_acks = letter.outstanding_acks.saturating_add(1);
     }
 
-    /// Notes that a dead letter is durable. Unknown ones are ignored and counted.
+    /// Notes that a dead letter or a deploy is durable. Unknown ones are ignored and counted.
     pub fn letter_acked(&mut self, offset: i64) {
-        if self.letters.remove(&offset).is_none() {
-            self.stray_acks += 1;
+        match self.letters.get_mut(&offset) {
+            Some(letter) if letter.outstanding_acks > 1 => letter.outstanding_acks -= 1,
+            Some(_) => drop(self.letters.remove(&offset)),
+            None => self.stray_acks += 1,
         }
     }
 
@@ -228,9 +242,9 @@ impl PartitionLedger {
     }
 
     fn smallest_hold(&self) -> Option<Hold> {
-        let letter = self.letters.first_key_value().map(|(offset, before)| Hold {
+        let letter = self.letters.first_key_value().map(|(offset, letter)| Hold {
             offset: *offset,
-            max_event_time_before: *before,
+            max_event_time_before: letter.max_event_time_before,
         });
         self.windows
             .values()

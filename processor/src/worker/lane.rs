@@ -9,14 +9,17 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
+use super::notes::Tally;
 use crate::{
+    decode::RejectReason,
     event::{EventTime, NextOffset, OffsetSpan, Partial, TopicPartition},
     metrics::PipelineMetrics,
     model::{Baseline, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     recovery::Known,
     sink::{
-        AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, Sinks, WindowJob, store::RecoveredStream,
+        AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, DeployJob, Sinks, WindowJob,
+        store::RecoveredStream,
     },
     source::{CommitMetadata, PartitionLedger, StartPoint},
     window::{FinalBy, Recovered, StreamProgress, WindowConfig},
@@ -27,6 +30,7 @@ use crate::{
 pub(super) enum Job {
     Window(WindowJob),
     Letter(DeadLetter),
+    Deploy(DeployJob),
 }
 
 impl Job {
@@ -34,6 +38,7 @@ impl Job {
         match self {
             Self::Window(job) => job.assignment,
             Self::Letter(letter) => letter.assignment,
+            Self::Deploy(deploy) => deploy.assignment,
         }
     }
 }
@@ -71,6 +76,8 @@ pub(super) struct Running {
     pub(super) committed: (NextOffset, CommitMetadata),
     /// Since when every record there is has been read.
     pub(super) idle_since: Option<Instant>,
+    /// What has happened since its health was last noted.
+    pub(super) tally: Tally,
     /// Windows up to this start were written as provisional because the partition is idle.
     pub(super) provisional_through: Option<EventTime>,
     /// The store could not be asked: rows are provisional and nothing is committed, until it
@@ -134,6 +141,7 @@ impl Running {
             owed: 0,
             committed: (lane.start.next, metadata),
             idle_since: None,
+            tally: Tally::default(),
             provisional_through: None,
             cold,
         }
@@ -164,6 +172,10 @@ impl Running {
                     max_event_time_before,
                 } => {
                     submission.metrics.rejected(rejected.reason);
+                    match rejected.reason {
+                        RejectReason::Late => self.tally.late += 1,
+                        _ => self.tally.rejected += 1,
+                    }
                     self.ledger.letter_opened(offset, max_event_time_before);
                     self.owed += 1;
                     let payload = payload.unwrap_or_default();
@@ -177,8 +189,27 @@ impl Running {
                         assignment: self.assignment,
                     }));
                 }
+                Step::Deployed {
+                    offset,
+                    deploy,
+                    max_event_time_before,
+                } => {
+                    // Of a cold start everything will be read again, this line too.
+                    if self.cold || !submission.sinks.takes_deploys() {
+                        continue;
+                    }
+                    self.ledger.letter_opened(offset, max_event_time_before);
+                    self.owed += 1;
+                    submission.outbox.push_back(Job::Deploy(DeployJob {
+                        partition: self.partition.clone(),
+                        offset,
+                        deploy,
+                        assignment: self.assignment,
+                    }));
+                }
                 Step::Closed(scored) => {
                     submission.metrics.closed(&scored);
+                    self.tally.scored += i64::from(scored.window.content.lines());
                     let slot = scored.window.slot;
                     *slots.entry(slot).or_default() += self.submit(scored, true, submission);
                 }

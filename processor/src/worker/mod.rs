@@ -26,6 +26,7 @@ macro_rules! submission {
 
 mod idle;
 mod lane;
+mod notes;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -101,6 +102,7 @@ pub struct Worker {
     assignments: AssignmentId,
     reading_disturbed: bool,
     checked: Instant,
+    noted: Instant,
     clock: Clock,
     health: Arc<Health>,
     metrics: PipelineMetrics,
@@ -134,6 +136,7 @@ impl Worker {
             assignments: 0,
             reading_disturbed: false,
             checked: clock.instant(),
+            noted: clock.instant(),
             clock,
             health,
             metrics,
@@ -272,6 +275,7 @@ impl Worker {
             let refused = match job {
                 Job::Window(job) => self.sinks.try_submit(job).err().map(Job::Window),
                 Job::Letter(letter) => self.sinks.try_submit_letter(letter).err().map(Job::Letter),
+                Job::Deploy(job) => self.sinks.try_submit_deploy(job).err().map(Job::Deploy),
             };
             if let Some(job) = refused {
                 self.outbox.push_front(job);
@@ -289,6 +293,7 @@ impl Worker {
             self.checked = now;
             self.check_idle();
             self.set_gauges();
+            self.note_health_due();
         }
         self.flush_outbox();
     }
@@ -390,6 +395,7 @@ impl RecordHandler for Worker {
         };
         running.idle_since = None;
         running.provisional_through = None;
+        running.tally.read += 1;
         running
             .pipeline
             .record(&mut self.shared, record, &mut self.steps);
@@ -456,6 +462,7 @@ impl RecordHandler for Worker {
                 "revoked before everything was durable; the rest will be read again"
             );
         }
+        self.note_health(|partition| partitions.contains(partition));
         for partition in partitions {
             if lost {
                 self.lanes.remove(partition);
@@ -466,6 +473,7 @@ impl RecordHandler for Worker {
     }
 
     fn finish(&mut self, deadline: Instant) {
+        self.note_health(|_| true);
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         if !self.turns_until(deadline, |worker| worker.owed(&partitions) == 0) {
             tracing::warn!(

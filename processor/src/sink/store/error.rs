@@ -137,6 +137,12 @@ impl StoreError {
         )
     }
 
+    /// Returns whether the server refused what it was given for what it is, so that trying again
+    /// cannot help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if is_refused(source))
+    }
+
     /// Sorts an error of the driver by what to do about it.
     pub(crate) fn from_postgres(server: &str, action: &'static str, source: PgError) -> Self {
         let server = server.to_owned();

@@ -127,6 +127,19 @@ fn a_letter_holds_its_offset_until_it_is_durable() {
 }
 
 #[test]
+fn a_late_line_that_tells_of_a_deploy_waits_for_letter_and_deploy() {
+    let mut ledger = ledger();
+    ledger.letter_opened(101, Some(at(3)));
+    ledger.letter_opened(101, Some(at(3)));
+    ledger.advance(NextOffset(140), Some(at(9)), None);
+    ledger.letter_acked(101);
+    assert_eq!(ledger.commit_point().0, NextOffset(101));
+    ledger.letter_acked(101);
+    assert_eq!(ledger.commit_point().0, NextOffset(140));
+    assert_eq!(ledger.stray_acks(), 0);
+}
+
+#[test]
 fn surplus_and_unknown_acks_are_counted_and_change_nothing() {
     let mut ledger = ledger();
     ledger.window_opened(at(0), 100, None);
