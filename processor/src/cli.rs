@@ -58,6 +58,15 @@ Examples:
   logguard migrate --database-url postgres://logguard@localhost/logguard
   logguard migrate --retention off        # keep old data (TimescaleDB)")]
     Migrate(MigrateArgs),
+    /// Record that a version of a service was rolled out, to see what changed since.
+    #[command(after_help = "\
+Examples:
+  logguard deploy auth-service 1.4.0
+  logguard deploy auth-service 1.4.0 --at 2025-12-24T23:44:17Z --by ci
+
+A line of the input topic with \"event\":\"deploy\", a service and a version records one as well.
+docs/SQL.md shows the views that answer: deploy_impact, new_templates_since_deploy.")]
+    Deploy(DeployArgs),
     /// Look at a model.
     Model {
         /// What to do with it.
@@ -276,6 +285,26 @@ pub struct MigrateArgs {
     pub retention: Option<OnOff>,
 }
 
+/// Flags of `deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The service, as its log lines name it.
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// The version that runs from then on.
+    #[arg(value_name = "VERSION")]
+    pub version: String,
+    /// When it was rolled out (RFC 3339); now, if not given.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Who says so.
+    #[arg(long, env = "USER", value_name = "NAME")]
+    pub by: Option<String>,
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// On or off.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 pub enum OnOff {
@@ -308,6 +337,7 @@ impl Cli {
                 args.model.overrides(&mut settings);
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
+            Command::Deploy(args) => args.store.overrides(&mut settings),
             Command::Model {
                 command: ModelCommand::Show { model, .. },
             } => {

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decode;
+pub mod deploy;
 pub mod evaluate;
 pub mod event;
 pub mod exit;

@@ -179,12 +179,7 @@ impl Intake {
     }
 
     /// Passes on what a record tells of a deploy, late or not: it happened all the same.
-    fn deployed(
-        &self,
-        offset: i64,
-        deploy: Option<Deploy>,
-        steps: &mut Vec<Step<ClosedWindow>>,
-    ) {
+    fn deployed(&self, offset: i64, deploy: Option<Deploy>, steps: &mut Vec<Step<ClosedWindow>>) {
         steps.extend(deploy.map(|deploy| Step::Deployed {
             offset,
             deploy,

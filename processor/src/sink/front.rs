@@ -344,8 +344,7 @@ fn start_store(
     metrics: &SinkMetrics,
 ) -> (((WriterQueue, SinkMeter), BesideRows), JoinHandle<()>) {
     let (writer, rows) = Writer::new(store.clone(), acks.clone(), stop.clone(), metrics);
-    let (deployer, deploys) =
-        DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
+    let (deployer, deploys) = DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (noter, notes) = NoteWriter::new(store.clone(), metrics.health_notes_dropped.clone());
     let task = runtime.spawn(async move {
         tokio::join!(writer.run(), deployer.run(), noter.run());
