@@ -109,7 +109,7 @@ pub struct ResultMessage<'a> {
 
 /// Feature values that serialise as an object, in column order.
 #[derive(Clone, Copy, Debug)]
-pub struct Features<'a>(&'a [f64]);
+pub struct Features<'a>(pub(super) &'a [f64]);
 
 impl Serialize for Features<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -14,7 +14,12 @@ mod columns;
 mod config;
 mod connection;
 mod error;
+mod features_row;
+mod json;
+mod models;
 mod row;
+mod templates;
+mod upsert;
 mod writer;
 
 use std::sync::Arc;
@@ -28,6 +33,7 @@ pub use config::{SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub(crate) use error::Chain;
 pub use error::StoreError;
+pub use features_row::TEMPLATES_LISTED_MAX;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 
@@ -90,7 +96,7 @@ impl Store {
         done_through: Option<EventTime>,
     ) -> Result<Claim, StoreError> {
         let done_through = done_through.map(EventTime::to_datetime);
-        let topic = row::without_nul(&partition.topic);
+        let topic = json::without_nul(&partition.topic);
         let first = format!("{topic}/{}", partition.partition);
         // `/` is followed by `0` in byte order, so this is past the last `topic/partition/…`.
         let past = format!("{first}0");

@@ -1,19 +1,31 @@
 //! A batch: at most one row per key, as one statement demands, and every job that rides on it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{columns::Row, row::row};
+use super::{
+    columns::{FeaturesRow, ResultRow},
+    features_row::features_row,
+    row::row,
+};
 use crate::{
     event::{StreamKey, TopicPartition},
+    model::ScoredWindow,
     sink::Ack,
     sink::{AssignmentId, WindowJob, ack::window_ack},
     window::WindowBounds,
 };
 
-/// A row, the fence it is written under, and the acks due when it is durable.
+/// (Service, template) pairs from which a batch takes no further row: what bounds a statement when
+/// windows are large.
+const PAIRS_MAX: usize = 20_000;
+
+/// A row with all that is written beside it, the fence it is written under, and the acks due when
+/// it is durable.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) row: Row,
+    pub(super) row: ResultRow,
+    pub(super) features: FeaturesRow,
+    pub(super) scored: Arc<ScoredWindow>,
     pub(super) fence: i64,
     pub(super) partition: TopicPartition,
     pub(super) assignment: AssignmentId,
@@ -25,6 +37,7 @@ pub(super) struct Entry {
 pub(super) struct Batch {
     entries: Vec<Entry>,
     by_key: HashMap<(StreamKey, WindowBounds), usize>,
+    pairs: usize,
 }
 
 impl Batch {
@@ -36,8 +49,11 @@ impl Batch {
         let key = (window.stream.clone(), window.bounds);
         let Some(&index) = self.by_key.get(&key) else {
             self.by_key.insert(key, self.entries.len());
+            self.pairs += window.content.pairs.len();
             self.entries.push(Entry {
                 row: row(&job),
+                features: features_row(&job.scored),
+                scored: Arc::clone(&job.scored),
                 fence: job.fence,
                 partition: window.stream.partition.clone(),
                 assignment: job.assignment,
@@ -53,12 +69,15 @@ impl Batch {
         entry.acks.push(window_ack(&job));
         if replaces(&later, &entry.row) {
             entry.row = later;
+            entry.features = features_row(&job.scored);
+            entry.scored = job.scored;
         }
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// Returns whether the batch is to be written before another row is added.
+    pub(super) fn is_full(&self, rows_max: usize) -> bool {
+        self.entries.len() >= rows_max || self.pairs >= PAIRS_MAX
     }
 
     /// Returns the rows, those of each stream in window order.
@@ -73,6 +92,6 @@ impl Batch {
 
 /// Returns whether a later row takes the place of an earlier one of the same key: the `WHERE` of
 /// the upsert.
-fn replaces(later: &Row, earlier: &Row) -> bool {
+fn replaces(later: &ResultRow, earlier: &ResultRow) -> bool {
     earlier.provisional || (!later.provisional && (earlier.partial || !later.partial))
 }

@@ -10,8 +10,10 @@ use tracing::error;
 use super::{
     Store, StoreError,
     batch::{Batch, Entry},
-    columns::{Columns, upsert_sql},
+    columns::{FeaturesColumns, LinesColumns, ResultColumns, TemplateColumns},
     error::{Chain, is_refused},
+    templates::TemplateLines,
+    upsert::upsert_sql,
 };
 use crate::sink::{
     Ack, WindowJob,
@@ -101,7 +103,7 @@ impl Writer {
             if let Err(job) = batch.push(job) {
                 return (batch, Some(job));
             }
-            if batch.len() == self.store.config.batch_rows_max {
+            if batch.is_full(self.store.config.batch_rows_max) {
                 break;
             }
             next = self.jobs.try_recv().ok();
@@ -156,12 +158,23 @@ impl Writer {
     }
 
     async fn write(&self, entries: &[Entry]) -> Result<Vec<RowOutcome>, WriteError> {
-        let columns = Columns::of(entries.iter().map(|entry| &entry.row));
+        let (mut rows, mut features) = (ResultColumns::default(), FeaturesColumns::default());
+        for entry in entries {
+            rows.push(&entry.row);
+            features.push(&entry.features);
+        }
         let fences: Vec<i64> = entries.iter().map(|entry| entry.fence).collect();
+        let counted = TemplateLines::of(entries);
+        let (mut templates, mut lines) = (TemplateColumns::default(), LinesColumns::default());
+        counted.templates.iter().for_each(|it| templates.push(it));
+        counted.lines.iter().for_each(|it| lines.push(it));
         let group = &*self.store.group;
         let mut params: Vec<&(dyn ToSql + Sync)> = vec![&group];
-        params.extend(columns.params());
+        params.extend(rows.params());
+        params.extend(features.params());
         params.push(&fences);
+        params.extend(templates.params());
+        params.extend(lines.params());
         let answer = self.store.query("write rows", &self.upsert, &params).await;
         let rows = answer.map_err(|error| match error {
             StoreError::Statement { source, .. } if is_refused(&source) => {
