@@ -11,6 +11,7 @@
 
 mod ack;
 pub mod alarm_file;
+mod alarm_id;
 pub mod dead_letter;
 mod front;
 mod metrics;
@@ -23,6 +24,7 @@ mod summary;
 
 use std::sync::Arc;
 
+pub use alarm_id::alarm_id;
 pub use front::{
     ACKS_QUEUE_MAX, CloseReport, RunningSinks, SinkError, Sinks, SinksConfig, SinksSetup,
 };
