@@ -1,7 +1,7 @@
 //! The store: rows in PostgreSQL, fenced, and what a new owner of a partition reads back.
 //!
 //! ```text
-//! WindowJob ──bounded queue──► batch (one row per key) ──one upsert──► anomaly_results ──► Ack
+//! WindowJob ──bounded queue──► batch (one row per key) ──one upsert──► anomaly_results, … ──► Ack
 //!                                                          │ joins owner FOR SHARE
 //! claim(partition) ──one statement──► owner.epoch + 1 and the streams' newest states
 //! ```
@@ -9,6 +9,8 @@
 //! A row is acknowledged when the statement that wrote it has committed, or when the stored row is
 //! a better one. A process that lost a partition writes nothing to it, however late it wakes up.
 
+mod alarm;
+mod arrays;
 mod batch;
 mod columns;
 mod config;
