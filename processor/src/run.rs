@@ -47,6 +47,8 @@ const CONSUMER_CLOSE_WITHIN: Duration = Duration::from_secs(20);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// How often the store is asked whether it answers.
 const PROBE_STORE_EVERY: Duration = Duration::from_secs(5);
+/// How often the model's registration is tried while the store is away.
+const REGISTER_MODEL_EVERY: Duration = Duration::from_secs(10);
 /// Tokio threads: the sinks wait far more than they compute.
 const RUNTIME_THREADS: usize = 2;
 /// Alarms of windows older than this are marked stale: they are history, not news.
@@ -98,7 +100,11 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
     ));
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
 
-    let shared = replay::shared(config, Arc::new(bundle), partitions)?;
+    let bundle = Arc::new(bundle);
+    if let Some(store) = store.clone() {
+        tokio::spawn(register_model(store, Arc::clone(&bundle)));
+    }
+    let shared = replay::shared(config, bundle, partitions)?;
     let (worker, running) = start_worker(config, store, shared, (&metrics, &health))?;
     let stop = shutdown.clone();
     let stop = move || stop.requested();
@@ -219,6 +225,27 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
         Err(error) => return Err(error.into()),
     }
     Ok(Some(store))
+}
+
+/// Puts the model into the store's registry, however long the store is away: nothing waits for it.
+async fn register_model(store: Store, bundle: Arc<Bundle>) {
+    loop {
+        match store.register_model(&bundle).await {
+            Ok(true) => {
+                tracing::info!(checksum = %bundle.checksum(), "the model is new to the registry");
+                return;
+            }
+            Ok(false) => return,
+            Err(error) => {
+                let error = anyhow!(error);
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot register the model yet"
+                );
+            }
+        }
+        tokio::time::sleep(REGISTER_MODEL_EVERY).await;
+    }
 }
 
 /// Asks the store now and then whether it answers, for `/readyz`.

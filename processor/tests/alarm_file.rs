@@ -98,7 +98,7 @@ fn a_line_has_the_form_of_the_contract() {
     check(
         &anomaly(),
         &expect![[r#"
-            2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 0.873 | Window: 2025-12-27T10:30:00.000Z to 2025-12-27T10:30:30.000Z | Logs: 3 | Errors: 1 (33.3%) | Critical: 2 | Stream: log-events/0
+            2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 0.873 | Window: 2025-12-27T10:30:00.000Z to 2025-12-27T10:30:30.000Z | Logs: 3 | Errors: 1 (33.3%) | Critical: 2 | Stream: log-events/0 | Alarm: 56ed47c287c57407
             2025-12-27 10:30:31 | WARNING |   Sample Error 1: Connection refused to 10.0.0.1
             2025-12-27 10:30:31 | WARNING |   Sample Error 2: Out of memory
         "#]],
@@ -122,7 +122,7 @@ fn stream_staleness_and_reasons_follow() {
     check(
         &spec,
         &expect![[r#"
-            2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 0.873 | Window: 2025-12-27T10:30:00.000Z to 2025-12-27T10:30:30.000Z | Logs: 0 | Errors: 0 (0.0%) | Critical: 0 | Stream: log-events/0/auth-service | Stale: yes | Why: template never seen; errors 9 (usual 0-2); third
+            2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 0.873 | Window: 2025-12-27T10:30:00.000Z to 2025-12-27T10:30:30.000Z | Logs: 0 | Errors: 0 (0.0%) | Critical: 0 | Stream: log-events/0/auth-service | Alarm: a0bdda510a8a41fd | Stale: yes | Why: template never seen; errors 9 (usual 0-2); third
         "#]],
     );
 }
@@ -149,7 +149,7 @@ fn no_text_forges_a_line_or_a_field() {
     check(
         &spec,
         &expect![[r#"
-            2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 0.873 | Window: 2025-12-27T10:30:00.000Z to 2025-12-27T10:30:30.000Z | Logs: 2 | Errors: 2 (100.0%) | Critical: 2 | Stream: log-events/0/a \u{7c} Stream: x\nb | Why: r\r\n2025-12-27 10:30:31 \u{7c} WARNING \u{7c} ANOMALY DETECTED \u{7c} Score: 1
+            2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 0.873 | Window: 2025-12-27T10:30:00.000Z to 2025-12-27T10:30:30.000Z | Logs: 2 | Errors: 2 (100.0%) | Critical: 2 | Stream: log-events/0/a \u{7c} Stream: x\nb | Alarm: 6e6b86654e9f9e80 | Why: r\r\n2025-12-27 10:30:31 \u{7c} WARNING \u{7c} ANOMALY DETECTED \u{7c} Score: 1
             2025-12-27 10:30:31 | WARNING |   Sample Error 1: x\n2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Score: 9
             2025-12-27 10:30:31 | WARNING |   Sample Error 2: tab\t nul\u{0} esc\u{1b}[31m nel\u{85} ls\u{2028} rtl\u{202e} \n | é
         "#]],

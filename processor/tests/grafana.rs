@@ -58,10 +58,10 @@ SELECT stream, id, 'text of ' || id, 'auth', 'WARN', now(), now(), 7
 FROM unnest(ARRAY['log-events/0', 'log-events/1']) AS stream, unnest(ARRAY['a', 'b']) AS id;
 INSERT INTO alarms (alarm_id, raised_at, window_start, window_end, stream, topic, partition, provisional,
   stale, anomaly_score, severity, threshold, log_count, error_count, critical_count, reasons, samples,
-  explanation, model_checksum, feedback)
+  explanation, lateness_ms, model_checksum, feedback)
 SELECT md5(stream || window_start), window_end, window_start, window_end, stream, topic, partition, false,
   false, anomaly_score, severity, 1e-5, 100, 2, 3, ARRAY['a reason'], ARRAY['a line'], explanation,
-  'c0ffee', CASE partition WHEN 1 THEN 'real' END
+  2000, 'c0ffee', CASE partition WHEN 1 THEN 'real' END
 FROM anomaly_results WHERE is_anomaly = 1;
 INSERT INTO deploys VALUES ('auth', '1.3', now() - interval '5 hours', 'command'),
                            ('auth', '1.4', now() - interval '1 hour', 'event');

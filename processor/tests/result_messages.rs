@@ -12,7 +12,7 @@ use logguard::{
     decode::{RejectReason, Rejected},
     event::{Level, OffsetSpan},
     features::COLUMNS,
-    sink::{Ack, DeadLetter, SinkLabel, SinksConfig, dead_letter::DeadLetterConfig, results},
+    sink::{self, Ack, DeadLetter, SinkLabel, SinksConfig, dead_letter::DeadLetterConfig, results},
 };
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sinks::{Harness, until};
@@ -40,11 +40,49 @@ fn fields_stand_in_the_order_of_the_contract() {
     expect![[r#"{"timestamp":"2025-12-27T10:30:30.000Z","window_start":"2025-12-27T10:30:00.000Z","window_end":"2025-12-27T10:30:30.000Z","is_anomaly":1,"anomaly_score":0.25,"cluster_label":-1,"log_count":2,"error_count":1,"critical_count":2,"ground_truth":1,"stream":"log-events/0/auth-service","topic":"log-events","partition":0,"service":"auth-service","final_by":"watermark","provisional":false,"partial":false,"stale":false,"gap":false,"cold":false,"level_shift":false,"severity":4.5,"dbscan_score":0.75,"error_rate":0.5,"critical_rate":1.0,"labelled_count":2,"model_checksum":"c0ffee","first_offset":100,"next_offset":102"#]]
         .assert_eq(before);
     let features: String = COLUMNS.map(|name| format!(r#""{name}":0.5"#)).join(",");
+    let alarm = sink::alarm_id(&job.scored);
     assert!(
-        after.ends_with(&format!(r#""features":{{{features}}}}}"#)),
+        after.ends_with(&format!(
+            r#""features":{{{features}}},"alarm_id":"{alarm}"}}"#
+        )),
         "{after}"
     );
     assert!(after.contains("template never seen"), "{after}");
+}
+
+#[test]
+fn an_alarm_is_called_after_its_stream_and_window() {
+    let id = |spec: &Spec| sink::alarm_id(&job(spec).scored);
+    let ids = [
+        id(&spec()),
+        id(&Spec {
+            window: 1,
+            ..spec()
+        }),
+        id(&Spec {
+            partition: 1,
+            ..spec()
+        }),
+        id(&Spec {
+            service: None,
+            ..spec()
+        }),
+        id(&Spec {
+            gap: true,
+            ..spec()
+        }),
+    ];
+    expect!["a0bdda510a8a41fd"].assert_eq(&ids[0]);
+    for (place, one) in ids.iter().enumerate() {
+        assert!(!ids[..place].contains(one), "{ids:?}");
+    }
+    // What it holds does not matter: a provisional row and the final one have the same.
+    let other = Spec {
+        lines: vec![],
+        score: 0.5,
+        ..spec()
+    };
+    assert_eq!(id(&other), ids[0]);
 }
 
 #[test]
@@ -62,6 +100,7 @@ fn windows_without_lines_have_no_offsets_and_no_rates() {
         ("critical_rate", 0.0.into()),
         ("labelled_count", 0.into()),
         ("gap", true.into()),
+        ("alarm_id", serde_json::Value::Null),
         ("window_end", "2025-12-27T10:35:00.000Z".into()),
     ] {
         assert_eq!(message[field], expected, "{field}");

@@ -57,9 +57,9 @@ $$;
 CREATE FUNCTION pg_temp.alarm(id text, at timestamptz, said text) RETURNS void LANGUAGE sql AS $$
   INSERT INTO alarms (alarm_id, raised_at, window_start, window_end, stream, topic, partition,
     provisional, stale, anomaly_score, severity, threshold, log_count, error_count, critical_count,
-    reasons, samples, explanation, model_checksum, feedback)
+    reasons, samples, explanation, lateness_ms, model_checksum, feedback)
   VALUES (id, at, at, at + interval '30 s', 'log-events/0', 'log-events', 0, false, false, 0.9, 5,
-    1e-5, 100, 2, 3, '{}', '{}', '{}', 'c0ffee', said)
+    1e-5, 100, 2, 3, '{}', '{}', '{}', 2000, 'c0ffee', said)
 $$;";
 
 /// Returns each row of a query as JSON text without its braces, keys in the query's order.

@@ -24,6 +24,11 @@ CREATE TABLE window_features (
 INSERT INTO window_features (window_start, window_end, stream, model_checksum, features, templates)
 SELECT window_start, window_end, stream, model_checksum, features, '[]' FROM anomaly_results;
 
--- Replicas of the version before still write the column while an upgrade is rolled out.
-ALTER TABLE anomaly_results ALTER COLUMN features DROP NOT NULL;
+-- Replicas of the version before still write the column while an upgrade is rolled out. A default, since
+-- older TimescaleDB lets no constraint be dropped once a table has compression.
+ALTER TABLE anomaly_results ALTER COLUMN features SET DEFAULT '{}';
 COMMENT ON COLUMN anomaly_results.features IS 'moved to window_features';
+
+-- How often a final row was written for the window, 0 while it is provisional: what is counted but once
+-- is counted with the first. Rows that are there already count as written, not as counted.
+ALTER TABLE anomaly_results ADD COLUMN final_revision int NOT NULL DEFAULT 1;

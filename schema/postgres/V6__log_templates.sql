@@ -7,7 +7,7 @@ CREATE TABLE log_templates (
     -- Hash of the masked text, 16 hex digits: the same everywhere and for ever.
     id          text COLLATE "C" NOT NULL,
     text        text             NOT NULL,
-    -- Service and level of its first line.
+    -- Service of its first line, and the highest level in its first window.
     service     text             NOT NULL,
     level       text             NOT NULL,
     -- Starts of the first and the last window it was seen in.

@@ -37,9 +37,12 @@ CREATE TABLE alarms (
     next_offset     bigint,
     -- Largest event time of the partition before first_offset; null at its beginning.
     max_event_time_before timestamptz,
-    -- Window whose row holds the state that this one was scored with; null for a stream's first.
+    -- Window whose row holds the state that this one was scored with; null for a stream's first. A row
+    -- of another model than this one counts for its progress only.
     state_window_start timestamptz,
     state_window_end   timestamptz,
+    -- How far behind the largest event time records could be, in milliseconds.
+    lateness_ms     bigint           NOT NULL,
     model_checksum  text             NOT NULL,
 
     -- What people said of it.

@@ -196,20 +196,30 @@ impl Bundle {
         }
     }
 
-    fn write(&self, dir: &Path, path: &Path) -> io::Result<()> {
+    /// Returns what [`Self::save`] writes.
+    ///
+    /// # Errors
+    /// There are none but those of the JSON writer, which has no reason for any.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let body = serde_json::value::to_raw_value(&self.content)?;
         let envelope = Envelope {
             format: BUNDLE_FORMAT,
             checksum: self.checksum.as_ref().to_owned(),
             model: &body,
         };
+        let mut text = serde_json::to_vec(&envelope)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn write(&self, dir: &Path, path: &Path) -> io::Result<()> {
+        let text = self.to_bytes()?;
         fs::create_dir_all(dir)?;
         let mut file = tempfile::Builder::new()
             .prefix(".model-")
             .suffix(".tmp")
             .tempfile_in(dir)?;
-        serde_json::to_writer(&mut file, &envelope)?;
-        file.write_all(b"\n")?;
+        file.write_all(&text)?;
         file.as_file().sync_all()?;
         share(file.as_file())?;
         file.persist(path)?;
@@ -227,13 +237,17 @@ impl Bundle {
             Ok(text) => text,
             Err(source) => return Err(BundleError::Read { path, source }),
         };
-        match Self::parse(&text) {
+        match Self::from_bytes(&text) {
             Ok(bundle) => Ok(bundle),
             Err(source) => Err(BundleError::Refused { path, source }),
         }
     }
 
-    fn parse(text: &[u8]) -> Result<Self, BundleDefect> {
+    /// Reads what [`Self::to_bytes`] returned.
+    ///
+    /// # Errors
+    /// Names the first defect found.
+    pub fn from_bytes(text: &[u8]) -> Result<Self, BundleDefect> {
         if text.len() as u64 > BUNDLE_BYTES_MAX {
             return Err(BundleDefect::TooLarge);
         }

@@ -21,12 +21,13 @@ const UNSEEN_TEXTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// Milliseconds in a day.
 const DAY_MS: f64 = 86_400_000.0;
 /// The budget is kept within one alarm in 10^12 windows and every second window.
-const LN_THRESHOLD_RANGE: (f64, f64) = (-27.631, -std::f64::consts::LN_2);
+const THRESHOLD_RANGE: (f64, f64) = (1e-12, 0.5);
 
 /// Scores windows.
 #[derive(Debug)]
 pub struct Detector {
     bundle: Arc<Bundle>,
+    threshold: f64,
     ln_threshold: f64,
     unseen: TextCache,
 }
@@ -42,9 +43,22 @@ impl Detector {
         )]
         let windows_per_day =
             DAY_MS / bundle.window_length_ms() as f64 * streams.clamp(1, 1 << 30) as f64;
-        let ln_threshold = (alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day).ln();
+        Self::with_threshold(
+            bundle,
+            alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day,
+        )
+    }
+
+    /// Returns a scorer for which windows are anomalous below the combined p-value `threshold`, brought
+    /// into the range that makes sense. That of a scored window gives its scores again, bit for bit.
+    #[must_use]
+    pub fn with_threshold(bundle: Arc<Bundle>, threshold: f64) -> Self {
+        let (least, most) = THRESHOLD_RANGE;
+        // Not `clamp`: what is no number is brought into the range as well.
+        let threshold = threshold.max(least).min(most);
         Self {
-            ln_threshold: ln_threshold.clamp(LN_THRESHOLD_RANGE.0, LN_THRESHOLD_RANGE.1),
+            threshold,
+            ln_threshold: threshold.ln(),
             bundle,
             unseen: TextCache::new(UNSEEN_TEXTS),
         }
@@ -59,7 +73,7 @@ impl Detector {
     /// Returns the combined p-value below which a window is anomalous.
     #[must_use]
     pub fn threshold(&self) -> f64 {
-        self.ln_threshold.exp()
+        self.threshold
     }
 
     /// Scores the stream's next window and moves its baseline on.
@@ -129,6 +143,7 @@ impl Detector {
             explanation,
             baseline: baseline.clone(),
             model_checksum: Arc::clone(self.bundle.checksum()),
+            threshold: self.threshold,
             window,
         }
     }

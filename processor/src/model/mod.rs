@@ -76,4 +76,6 @@ pub struct ScoredWindow {
     pub baseline: Baseline,
     /// Checksum of the bundle that scored it.
     pub model_checksum: Arc<str>,
+    /// Combined p-value below which windows were anomalous.
+    pub threshold: f64,
 }

@@ -12,6 +12,7 @@
 
 mod ack;
 pub mod alarm_file;
+mod alarm_id;
 pub mod dead_letter;
 mod deploys;
 mod front;
@@ -26,6 +27,7 @@ mod summary;
 
 use std::sync::Arc;
 
+pub use alarm_id::alarm_id;
 pub use front::{
     ACKS_QUEUE_MAX, CloseReport, RunningSinks, SinkError, Sinks, SinksConfig, SinksSetup,
 };

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use super::{
     Ack, SinkError, WindowJob,
     ack::window_ack,
+    alarm_id,
     producer::{self, Encoded, Outgoing, ProducerSetup},
     summary::Summary,
 };
@@ -105,11 +106,13 @@ pub struct ResultMessage<'a> {
     pub explanation: &'a Explanation,
     /// Every feature by name, in column order.
     pub features: Features<'a>,
+    /// What its alarm is called, null when it is no anomaly.
+    pub alarm_id: Option<String>,
 }
 
 /// Feature values that serialise as an object, in column order.
 #[derive(Clone, Copy, Debug)]
-pub struct Features<'a>(&'a [f64]);
+pub struct Features<'a>(pub(super) &'a [f64]);
 
 impl Serialize for Features<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -159,6 +162,7 @@ pub fn result_message(scored: &ScoredWindow, stale: bool) -> ResultMessage<'_> {
         next_offset: window.span.map(|span| span.next.0),
         explanation: &scored.explanation,
         features: Features(&scored.features.values),
+        alarm_id: verdict.is_anomaly.then(|| alarm_id(scored)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store: rows in PostgreSQL, fenced, and what a new owner of a partition reads back.
 //!
 //! ```text
-//! WindowJob ──bounded queue──► batch (one row per key) ──one upsert──► anomaly_results ──► Ack
+//! WindowJob ──bounded queue──► batch (one row per key) ──one upsert──► anomaly_results, … ──► Ack
 //!                                                          │ joins owner FOR SHARE
 //! claim(partition) ──one statement──► owner.epoch + 1 and the streams' newest states
 //! ```
@@ -9,14 +9,21 @@
 //! A row is acknowledged when the statement that wrote it has committed, or when the stored row is
 //! a better one. A process that lost a partition writes nothing to it, however late it wakes up.
 
+mod alarm;
+mod arrays;
 mod batch;
 mod columns;
 mod config;
 mod connection;
 mod deploys;
 mod error;
+mod features_row;
+mod json;
+mod models;
 mod partition_health;
 mod row;
+mod templates;
+mod upsert;
 mod writer;
 
 use std::sync::Arc;
@@ -31,6 +38,7 @@ pub(super) use connection::connect;
 pub use deploys::DeploySource;
 pub(crate) use error::Chain;
 pub use error::StoreError;
+pub use features_row::TEMPLATES_LISTED_MAX;
 pub use partition_health::PartitionHealth;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
@@ -94,7 +102,7 @@ impl Store {
         done_through: Option<EventTime>,
     ) -> Result<Claim, StoreError> {
         let done_through = done_through.map(EventTime::to_datetime);
-        let topic = row::without_nul(&partition.topic);
+        let topic = json::without_nul(&partition.topic);
         let first = format!("{topic}/{}", partition.partition);
         // `/` is followed by `0` in byte order, so this is past the last `topic/partition/…`.
         let past = format!("{first}0");

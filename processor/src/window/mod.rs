@@ -95,6 +95,15 @@ pub struct ClosedWindow {
     pub first: bool,
     /// Reading began in its midst, so lines may be missing: it never replaces a final row.
     pub partial: bool,
+    /// Largest event time of the partition before the window's first record, `None` at the
+    /// partition's beginning and for windows without lines: with it, reading the window's offsets
+    /// again places every record as the first time.
+    pub max_event_time_before: Option<EventTime>,
+    /// The stream's row before this one that holds a state, the one this window is scored with;
+    /// `None` for the first of a stream. Never a gap row: the row after it has its state.
+    pub previous: Option<WindowBounds>,
+    /// How far behind the largest event time its records could be, in milliseconds.
+    pub lateness_ms: i64,
     /// Where the stream stands after this window; rides in the row, read back on assignment.
     pub progress: StreamProgress,
 }

@@ -91,6 +91,8 @@ type OpenWindows = BTreeMap<EventTime, HashMap<Arc<str>, OpenStream>>;
 struct OpenStream {
     content: WindowContent,
     span: OffsetSpan,
+    /// Largest event time of the partition before its first record.
+    max_event_time_before: Option<EventTime>,
 }
 
 /// The windows of one partition.
@@ -200,6 +202,7 @@ impl Windower {
         {
             return Placement::Late;
         }
+        let max_event_time_before = self.max_event_time;
         self.max_event_time = self.max_event_time.max(Some(event.time));
         if self.done_before_restart.is_some_and(|done| start <= done) {
             return Placement::AlreadyDone;
@@ -239,6 +242,7 @@ impl Windower {
                 OpenStream {
                     content,
                     span: OffsetSpan::of(offset),
+                    max_event_time_before,
                 },
             );
         }
@@ -271,6 +275,7 @@ impl Windower {
     #[must_use]
     pub fn open_rows(&self) -> Vec<ClosedWindow> {
         let mut rows = Vec::new();
+        let mut open_before = HashMap::new();
         for (&start, streams) in &self.open {
             let mut names: Vec<_> = streams.keys().collect();
             names.sort_unstable();
@@ -283,6 +288,8 @@ impl Windower {
                 let mut row = self.row(name, bounds, start, FinalBy::Open);
                 row.content = Arc::new(stream.content.clone());
                 row.span = Some(stream.span);
+                row.max_event_time_before = stream.max_event_time_before;
+                row.previous = open_before.insert(name, bounds).or(row.previous);
                 rows.push(row);
             }
         }
@@ -367,6 +374,8 @@ impl Windower {
         let mut row = self.row(name, bounds, slot, final_by);
         row.content = Arc::new(stream.content);
         row.span = Some(stream.span);
+        row.max_event_time_before = stream.max_event_time_before;
+        row.previous = before.map(|progress| self.last_row(progress));
         row.first = before.is_none();
         rows.push(row);
     }
@@ -383,13 +392,24 @@ impl Windower {
             return;
         };
         if progress.empty_run < EMPTY_ROWS_MAX {
+            let before = *progress;
             progress.empty_run += 1;
             progress.row_end = end;
-            rows.push(self.row(name, WindowBounds { start: slot, end }, slot, final_by));
+            let mut row = self.row(name, WindowBounds { start: slot, end }, slot, final_by);
+            row.previous = Some(self.last_row(before));
+            rows.push(row);
         }
     }
 
-    /// A row without lines, with the stream's progress as it is.
+    /// Returns the window of the row that left the stream at `progress`: gap rows leave none.
+    fn last_row(&self, progress: StreamProgress) -> WindowBounds {
+        WindowBounds {
+            start: progress.row_end.saturating_add(-self.config.length_ms),
+            end: progress.row_end,
+        }
+    }
+
+    /// A row without lines, with the stream's progress as it is and its last row as the one before.
     fn row(
         &self,
         name: &Arc<str>,
@@ -402,6 +422,7 @@ impl Windower {
             empty_run: 0,
             seen_until: bounds.end,
         };
+        let known = self.streams.get(name).copied();
         ClosedWindow {
             stream: StreamKey {
                 partition: self.partition.clone(),
@@ -415,7 +436,10 @@ impl Windower {
             gap: false,
             first: false,
             partial: matches!(self.partial, Partial::Through(last) if slot <= last),
-            progress: self.streams.get(name).copied().unwrap_or(unknown),
+            max_event_time_before: None,
+            previous: known.map(|progress| self.last_row(progress)),
+            lateness_ms: self.config.lateness_ms,
+            progress: known.unwrap_or(unknown),
         }
     }
 
@@ -596,6 +620,83 @@ mod tests {
                 "t/0 0..30 lines 1 partial",
                 "t/0 30..60 lines 1 partial",
                 "t/0 60..90 lines 1"
+            ]
+        );
+    }
+
+    fn provenance(rows: &[ClosedWindow]) -> Vec<String> {
+        let seconds = |time: EventTime| (time.as_millis() / 1_000).to_string();
+        let some = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+        let line = |row: &ClosedWindow| {
+            format!(
+                "{} after {} from {}",
+                show(row),
+                some(row.previous.map(|it| seconds(it.start))),
+                some(row.max_event_time_before.map(seconds)),
+            )
+        };
+        rows.iter().map(line).collect()
+    }
+
+    #[test]
+    fn rows_tell_where_reading_them_again_begins() {
+        let mut windower = windower(GroupBy::Service, Recovered::default());
+        let template = Arc::new(Template::new("m"));
+        let mut rows = Vec::new();
+        // The first line of window 30..60 comes before the last one of 0..30, service `b` joins
+        // its window late, and a gap follows.
+        let records = [(0, "a"), (31, "a"), (29, "b"), (45, "b"), (500, "a")];
+        for (offset, (seconds, service)) in (0..).zip(records) {
+            windower.add(&event(seconds, service), &template, offset);
+            windower.close_final(FinalBy::Watermark, &mut rows);
+        }
+        let open = provenance(&windower.open_rows());
+        assert_eq!(open, ["t/0/a 480..510 lines 1 after 330 from 45"]);
+        windower.close_all(&mut rows);
+        let rows = provenance(&rows);
+        assert_eq!(
+            rows.first().unwrap(),
+            "t/0/a 0..30 lines 1 after none from none"
+        );
+        assert_eq!(rows[1], "t/0/b 0..30 lines 1 after none from 31");
+        assert_eq!(rows[2], "t/0/a 30..60 lines 1 after 0 from 0");
+        assert_eq!(rows[3], "t/0/b 30..60 lines 1 after 0 from 31");
+        assert_eq!(rows[4], "t/0/a 60..90 lines 0 after 30 from none");
+        let (last, gap) = (&rows[rows.len() - 1], &rows[rows.len() - 2]);
+        assert_eq!(gap, "t/0/a 360..480 lines 0 gap after 330 from none");
+        assert_eq!(last, "t/0/a 480..510 lines 1 after 330 from 45");
+    }
+
+    #[test]
+    fn the_row_before_is_known_after_a_restart() {
+        let progress = StreamProgress {
+            row_end: at(90),
+            empty_run: 1,
+            seen_until: at(60),
+        };
+        let recovered = Recovered {
+            max_event_time: Some(at(93)),
+            done_through: Some(at(60)),
+            streams: vec![(None, progress)],
+            ..Recovered::default()
+        };
+        let mut windower = windower(GroupBy::Partition, recovered);
+        feed(&mut windower, &[(95, "a")]);
+        let mut rows = windower.open_rows();
+        windower.close_all(&mut rows);
+        let line = "t/0 90..120 lines 1 after 60 from 93";
+        assert_eq!(provenance(&rows), [line, line]);
+    }
+
+    #[test]
+    fn windows_open_at_once_follow_each_other() {
+        let mut windower = windower(GroupBy::Partition, Recovered::default());
+        feed(&mut windower, &[(29, "a"), (31, "a")]);
+        assert_eq!(
+            provenance(&windower.open_rows()),
+            [
+                "t/0 0..30 lines 1 after none from none",
+                "t/0 30..60 lines 1 after 0 from 29"
             ]
         );
     }

@@ -111,6 +111,9 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
             gap: spec.gap,
             first: false,
             partial: spec.partial,
+            max_event_time_before: None,
+            previous: None,
+            lateness_ms: 2_000,
             progress: StreamProgress {
                 row_end: bounds.end,
                 empty_run: 0,
@@ -135,6 +138,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
         },
         baseline: Baseline::default(),
         model_checksum: "c0ffee".into(),
+        threshold: 1e-4,
     };
     WindowJob {
         scored: Arc::new(scored),

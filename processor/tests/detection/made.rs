@@ -161,6 +161,9 @@ impl Maker {
             gap: false,
             first: false,
             partial: false,
+            max_event_time_before: None,
+            previous: None,
+            lateness_ms: 2_000,
             progress: StreamProgress {
                 row_end: bounds.end,
                 empty_run: 0,

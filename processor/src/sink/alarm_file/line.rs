@@ -5,7 +5,11 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{model::ScoredWindow, sink::summary::Summary, window::SAMPLES_MAX};
+use crate::{
+    model::ScoredWindow,
+    sink::{alarm_id, summary::Summary},
+    window::SAMPLES_MAX,
+};
 
 /// What comes after the time in every line.
 const LEVEL: &str = " | WARNING | ";
@@ -27,7 +31,7 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
     let (window, counts) = (&scored.window, Summary::of(scored));
     let prefix = format!("{}{LEVEL}", now.format("%Y-%m-%d %H:%M:%S"));
     let mut text = format!(
-        "{prefix}{ALARM}Score: {:.3} | {} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | {}",
+        "{prefix}{ALARM}Score: {:.3} | {} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | {} | Alarm: {}",
         scored.verdict.anomaly_score,
         window_field(scored),
         counts.log_count,
@@ -35,6 +39,7 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
         counts.error_rate * 100.0,
         counts.critical_count,
         stream_field(scored),
+        alarm_id(scored),
     );
     if counts.provisional {
         text.push_str(" | Provisional: yes");

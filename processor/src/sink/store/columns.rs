@@ -1,127 +1,157 @@
-//! The columns of `anomaly_results`, listed once: rows, arrays and SQL come from the same list, so
-//! that they cannot fall out of step.
+//! The columns of every table that windows are written to, each listed once: rows, arrays and SQL
+//! come from the same list, so that they cannot fall out of step.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use tokio_postgres::types::ToSql;
 
-macro_rules! columns {
-    ($($name:ident: $rust:ty => $sql:literal,)+) => {
-        /// One row, without what the server adds (`written_at`).
+use super::json::Json;
+
+/// A column: its name, quoted, and the array type it is sent as.
+pub(super) type Column = (&'static str, &'static str);
+
+macro_rules! table {
+    (
+        $(#[$row_doc:meta])* $row:ident,
+        $(#[$columns_doc:meta])* $columns:ident {
+            $($name:ident: $rust:ty => $sql:literal,)+
+        }
+    ) => {
+        $(#[$row_doc])*
         #[derive(Clone, Debug, PartialEq)]
-        pub(super) struct Row {
+        pub(super) struct $row {
             $(pub(super) $name: $rust,)+
         }
 
-        /// Rows turned sideways: one array per column, as `UNNEST` takes them.
+        impl $row {
+            /// The columns, in the order of [`Self::params`].
+            pub(super) const COLUMNS: &[Column] =
+                &[$((concat!("\"", stringify!($name), "\""), concat!($sql, "[]")),)+];
+        }
+
+        $(#[$columns_doc])*
         #[derive(Default)]
-        pub(super) struct Columns<'a> {
+        pub(super) struct $columns<'a> {
             $($name: Vec<&'a $rust>,)+
         }
 
-        impl<'a> Columns<'a> {
-            pub(super) fn of(rows: impl IntoIterator<Item = &'a Row>) -> Self {
-                let mut columns = Self::default();
-                for row in rows {
-                    $(columns.$name.push(&row.$name);)+
-                }
-                columns
+        impl<'a> $columns<'a> {
+            pub(super) fn push(&mut self, row: &'a $row) {
+                $(self.$name.push(&row.$name);)+
             }
 
             pub(super) fn params(&self) -> Vec<&(dyn ToSql + Sync)> {
                 vec![$(&self.$name),+]
             }
         }
-
-        /// Column names, quoted, with the array type each is sent as.
-        pub(super) const COLUMNS: &[(&str, &str)] =
-            &[$((concat!("\"", stringify!($name), "\""), concat!($sql, "[]")),)+];
     };
 }
 
-columns! {
-    timestamp: DateTime<Utc> => "timestamptz",
-    window_start: DateTime<Utc> => "timestamptz",
-    window_end: DateTime<Utc> => "timestamptz",
-    is_anomaly: i32 => "int",
-    anomaly_score: f64 => "float8",
-    cluster_label: i32 => "int",
-    log_count: i32 => "int",
-    error_count: i32 => "int",
-    critical_count: i32 => "int",
-    error_rate: f64 => "float8",
-    critical_rate: f64 => "float8",
-    ground_truth: i32 => "int",
-    labelled_count: i32 => "int",
-    stream: String => "text",
-    topic: String => "text",
-    partition: i32 => "int",
-    service: Option<String> => "text",
-    final_by: &'static str => "text",
-    provisional: bool => "bool",
-    partial: bool => "bool",
-    gap: bool => "bool",
-    stale: bool => "bool",
-    cold: bool => "bool",
-    level_shift: bool => "bool",
-    severity: f64 => "float8",
-    dbscan_score: f64 => "float8",
-    model_checksum: String => "text",
-    first_offset: Option<i64> => "int8",
-    next_offset: Option<i64> => "int8",
-    features: Value => "jsonb",
-    explanation: Value => "jsonb",
-    state: Value => "jsonb",
+table! {
+    /// A row of `anomaly_results`, without what the server adds (`final_revision`, `written_at`).
+    ResultRow,
+    /// Rows of `anomaly_results` turned sideways: one array per column, as `UNNEST` takes them.
+    ResultColumns {
+        timestamp: DateTime<Utc> => "timestamptz",
+        window_start: DateTime<Utc> => "timestamptz",
+        window_end: DateTime<Utc> => "timestamptz",
+        is_anomaly: i32 => "int",
+        anomaly_score: f64 => "float8",
+        cluster_label: i32 => "int",
+        log_count: i32 => "int",
+        error_count: i32 => "int",
+        critical_count: i32 => "int",
+        error_rate: f64 => "float8",
+        critical_rate: f64 => "float8",
+        ground_truth: i32 => "int",
+        labelled_count: i32 => "int",
+        stream: String => "text",
+        topic: String => "text",
+        partition: i32 => "int",
+        service: Option<String> => "text",
+        final_by: &'static str => "text",
+        provisional: bool => "bool",
+        partial: bool => "bool",
+        gap: bool => "bool",
+        stale: bool => "bool",
+        cold: bool => "bool",
+        level_shift: bool => "bool",
+        severity: f64 => "float8",
+        dbscan_score: f64 => "float8",
+        model_checksum: String => "text",
+        first_offset: Option<i64> => "int8",
+        next_offset: Option<i64> => "int8",
+        explanation: Json => "jsonb",
+        state: Json => "jsonb",
+    }
 }
 
-/// Columns that a conflict leaves as they are: the key.
-const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
-
-/// Returns the upsert: one round trip, whatever the number of rows.
-///
-/// `$1` is the consumer group, then come the arrays of [`COLUMNS`], then that of the fences. The
-/// answer has one line per row whose fence still holds: its number (from 1), and whether it was
-/// written or gave way to a better one.
-///
-/// The owner row is locked `FOR SHARE`: a claim waits until this statement has ended, and a
-/// statement that waited for a claim sees its epoch. Without the lock, a process that lost its
-/// partition and waited on a row of the new owner would overwrite it.
-pub(super) fn upsert_sql() -> String {
-    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let list = names.join(", ");
-    let arrays: Vec<String> = COLUMNS
-        .iter()
-        .map(|(_, array)| *array)
-        .chain(["int8[]"])
-        .enumerate()
-        .map(|(index, array)| format!("${}::{array}", index + 2))
-        .collect();
-    let assignments: Vec<String> = names
-        .iter()
-        .filter(|name| !KEY.contains(name))
-        .map(|name| format!("{name} = EXCLUDED.{name}"))
-        .collect();
-    format!(
-        "WITH input AS (
-           SELECT * FROM UNNEST({arrays}) WITH ORDINALITY AS input({list}, fence, number)
-         ), valid AS MATERIALIZED (
-           SELECT input.* FROM input JOIN owner
-             ON owner.consumer_group = $1 AND owner.topic = input.topic
-            AND owner.partition = input.partition AND owner.epoch = input.fence
-            ORDER BY input.number
-            FOR SHARE OF owner
-         ), written AS (
-           INSERT INTO anomaly_results AS stored ({list}, written_at)
-           SELECT {list}, now() FROM valid
-           ON CONFLICT (window_start, window_end, stream) DO UPDATE
-           SET {assignments}, written_at = EXCLUDED.written_at
-           WHERE stored.provisional
-              OR (NOT EXCLUDED.provisional AND (stored.partial OR NOT EXCLUDED.partial))
-           RETURNING window_start, window_end, stream
-         )
-         SELECT valid.number, written.stream IS NOT NULL
-         FROM valid LEFT JOIN written USING (window_start, window_end, stream)",
-        arrays = arrays.join(", "),
-        assignments = assignments.join(", "),
-    )
+table! {
+    /// What `window_features` has beside the columns it shares with `anomaly_results`.
+    FeaturesRow,
+    /// Rows of `window_features` turned sideways.
+    FeaturesColumns {
+        features: Json => "jsonb",
+        templates: Json => "jsonb",
+        templates_overflow: i32 => "int",
+    }
 }
+
+table! {
+    /// A template of a stream, as `log_templates` knows it from its first window on.
+    TemplateRow,
+    /// The templates of a batch turned sideways, each stream's once.
+    TemplateColumns {
+        stream: String => "text",
+        id: String => "text",
+        text: String => "text",
+        service: String => "text",
+        level: &'static str => "text",
+    }
+}
+
+table! {
+    /// Lines of one template in one row, both by their number in the batch (from 1).
+    LinesRow,
+    /// Such lines turned sideways.
+    LinesColumns {
+        number: i64 => "int8",
+        template: i64 => "int8",
+        lines: i64 => "int8",
+    }
+}
+
+table! {
+    /// What `alarms` has beside the columns it shares with `anomaly_results`.
+    AlarmRow,
+    /// Rows of `alarms` turned sideways.
+    AlarmColumns {
+        alarm_id: String => "text",
+        threshold: f64 => "float8",
+        samples: Json => "jsonb",
+        max_event_time_before: Option<DateTime<Utc>> => "timestamptz",
+        state_window_start: Option<DateTime<Utc>> => "timestamptz",
+        state_window_end: Option<DateTime<Utc>> => "timestamptz",
+        lateness_ms: i64 => "int8",
+    }
+}
+
+/// The columns of `alarms` that are those of its row in `anomaly_results`.
+pub(super) const ALARM_SHARED: [&str; 17] = [
+    "window_start",
+    "window_end",
+    "stream",
+    "topic",
+    "partition",
+    "service",
+    "provisional",
+    "stale",
+    "anomaly_score",
+    "severity",
+    "log_count",
+    "error_count",
+    "critical_count",
+    "explanation",
+    "first_offset",
+    "next_offset",
+    "model_checksum",
+];

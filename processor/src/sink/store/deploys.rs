@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::{Store, StoreError, row::without_nul};
+use super::{Store, StoreError, json::without_nul};
 use crate::event::Deploy;
 
 /// Who says that there was a deploy.

@@ -98,6 +98,16 @@ pub enum StoreError {
         /// The version this program needs.
         needed: i32,
     },
+    /// A model cannot be packed, or what is registered under its checksum cannot be used.
+    #[error("cannot use model {checksum} in the registry of {server}")]
+    Model {
+        /// `user@host:port/database`.
+        server: String,
+        /// The model's checksum.
+        checksum: String,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// A newer program migrated the database.
     #[error(
         "the database of {server} has schema version {found}, newer than the {known} this program \

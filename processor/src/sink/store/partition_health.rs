@@ -3,7 +3,7 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::{Store, StoreError, row::without_nul};
+use super::{Store, StoreError, json::without_nul};
 use crate::event::{EventTime, TopicPartition};
 
 /// What a process noted of one partition since its last note.

@@ -4,14 +4,15 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
-use tokio_postgres::types::ToSql;
 use tracing::error;
 
 use super::{
     Store, StoreError,
+    arrays::Arrays,
     batch::{Batch, Entry},
-    columns::{Columns, upsert_sql},
     error::{Chain, is_refused},
+    templates::TemplateLines,
+    upsert::upsert_sql,
 };
 use crate::sink::{
     Ack, WindowJob,
@@ -101,7 +102,7 @@ impl Writer {
             if let Err(job) = batch.push(job) {
                 return (batch, Some(job));
             }
-            if batch.len() == self.store.config.batch_rows_max {
+            if batch.is_full(self.store.config.batch_rows_max) {
                 break;
             }
             next = self.jobs.try_recv().ok();
@@ -156,12 +157,10 @@ impl Writer {
     }
 
     async fn write(&self, entries: &[Entry]) -> Result<Vec<RowOutcome>, WriteError> {
-        let columns = Columns::of(entries.iter().map(|entry| &entry.row));
-        let fences: Vec<i64> = entries.iter().map(|entry| entry.fence).collect();
+        let counted = TemplateLines::of(entries);
+        let arrays = Arrays::of(entries, &counted);
         let group = &*self.store.group;
-        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&group];
-        params.extend(columns.params());
-        params.push(&fences);
+        let params = arrays.params(&group);
         let answer = self.store.query("write rows", &self.upsert, &params).await;
         let rows = answer.map_err(|error| match error {
             StoreError::Statement { source, .. } if is_refused(&source) => {
