@@ -64,6 +64,7 @@ pub(super) fn row(job: &WindowJob) -> ResultRow {
         stale: job.stale,
         cold: verdict.cold,
         level_shift: verdict.level_shift,
+        muted: verdict.muted,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         model_checksum: without_nul(&scored.model_checksum),
