@@ -58,6 +58,9 @@ CREATE TABLE alarms (
 
 CREATE UNIQUE INDEX alarms_seq_idx ON alarms (seq);
 
+-- Those who follow look back a little, for what was written earlier and committed later.
+CREATE INDEX alarms_raised_idx ON alarms (raised_at);
+
 -- Who looked at or judged an alarm, and when; never updated.
 CREATE TABLE alarm_actions (
     alarm_id    text        NOT NULL,

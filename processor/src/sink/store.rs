@@ -9,6 +9,7 @@
 //! A row is acknowledged when the statement that wrote it has committed, or when the stored row is
 //! a better one. A process that lost a partition writes nothing to it, however late it wakes up.
 
+mod alarms;
 mod batch;
 mod columns;
 mod config;
@@ -17,6 +18,8 @@ mod error;
 mod features_row;
 mod json;
 mod models;
+mod mutes;
+mod provenance;
 mod row;
 mod templates;
 mod upsert;
@@ -29,11 +32,14 @@ use deadpool_postgres::Pool;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
+pub use alarms::{ALARMS_PAGE_MAX, AlarmAction, AlarmQuery, JudgedWindow, StoredAlarm};
 pub use config::{SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
+pub use mutes::{Feedback, MUTES_MAX, StoredMute};
+pub use provenance::StoredScore;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 
