@@ -8,6 +8,7 @@
 //!    └────────────────────── acks ◄─────────────────────────┘
 //! ```
 
+pub mod alarms;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -15,16 +16,20 @@ pub mod decode;
 pub mod deploy;
 pub mod evaluate;
 pub mod event;
+pub mod evidence;
 pub mod exit;
 pub mod features;
+pub mod feedback;
 pub mod files;
 pub mod health;
 pub mod metrics;
 pub mod model;
+pub mod mutes;
 pub mod pipeline;
 pub mod progress;
 pub mod recovery;
 pub mod replay;
+pub mod rescore;
 pub mod run;
 pub mod secret;
 pub mod shutdown;

@@ -8,9 +8,11 @@ use std::{
 
 use clap::Parser;
 use logguard::{
+    alarms,
     cli::{Cli, Command, ConfigCommand, ModelCommand},
+    clock::Clock,
     config::{Config, LogFormat},
-    deploy, exit,
+    deploy, evidence, exit, feedback,
     model::Bundle,
     replay, run, train,
 };
@@ -41,6 +43,11 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Replay(args) => replay::replay(&config, &args, stdout),
         Command::Migrate(args) => run::migrate(&config, &args, stdout),
         Command::Deploy(args) => deploy::deploy(&config, &args, stdout),
+        Command::Alarms(args) => alarms::alarms(&config, &args, stdout),
+        Command::Evidence(args) => evidence::evidence(&config, &args, stdout),
+        Command::Acknowledge(args) => feedback::acknowledge(&config, &args, stdout),
+        Command::Feedback(args) => feedback::feedback(&config, &args, &Clock::system(), stdout),
+        Command::Mutes(args) => feedback::mutes(&config, &args, &Clock::system(), stdout),
         Command::Model {
             command: ModelCommand::Show { json, .. },
         } => show_model(&config, json, stdout),

@@ -14,7 +14,7 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 use crate::{
     decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, TopicPartition},
-    model::{Baseline, Detector, ScoredWindow},
+    model::{Baseline, Detector, Mutes, ScoredWindow},
     source::RawRecord,
     window::{ClosedWindow, FinalBy, Placement, Recovered, WindowConfig, Windower},
 };
@@ -250,6 +250,11 @@ impl Shared {
     #[must_use]
     pub fn dictionary(&self) -> &TemplateDictionary {
         &self.dictionary
+    }
+
+    /// Judges windows from now on with these mutes.
+    pub fn set_mutes(&mut self, mutes: Arc<Mutes>) {
+        self.detector.set_mutes(mutes);
     }
 
     /// Returns the checksum of the model.

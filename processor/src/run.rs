@@ -72,7 +72,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     result
 }
 
-fn runtime() -> anyhow::Result<Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()

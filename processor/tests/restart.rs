@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "common/log.rs"]
+mod log;
 #[path = "common/model.rs"]
 mod model;
 
@@ -18,12 +20,15 @@ use logguard::{
     model::{Bundle, Detector, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     sink::{results::result_message, store::StreamState},
-    source::{CommitMetadata, PartitionLedger, RawRecord},
+    source::{CommitMetadata, PartitionLedger},
     window::{FinalBy, GroupBy, Recovered, StreamProgress, WindowConfig},
 };
 use proptest::prelude::*;
 
-use crate::model::{MESSAGES, SERVICES, bundle, partition};
+use crate::{
+    log::{log, record},
+    model::{bundle, partition},
+};
 
 const LENGTH_MS: i64 = 30_000;
 
@@ -39,7 +44,7 @@ fn shared(bundle: &Arc<Bundle>) -> Shared {
     Shared::new(Detector::new(Arc::clone(bundle), 1.0, 1)).unwrap()
 }
 
-/// What a final row says, as the results topic has it.
+/// What a final row says, as the results topic has it, and where its score comes from.
 type Rows = BTreeMap<String, String>;
 
 fn key(scored: &ScoredWindow) -> String {
@@ -51,7 +56,10 @@ fn key(scored: &ScoredWindow) -> String {
 }
 
 fn text(scored: &ScoredWindow) -> String {
-    serde_json::to_string(&result_message(scored, false)).unwrap()
+    let message = serde_json::to_string(&result_message(scored, false)).unwrap();
+    let window = &scored.window;
+    let (previous, before) = (window.previous, window.max_event_time_before);
+    format!("{message} {previous:?} {before:?}")
 }
 
 fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows, BTreeSet<i64>) {
@@ -79,14 +87,6 @@ fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows
         }
     }
     (rows, letters)
-}
-
-fn record(offset: i64, payload: &str) -> RawRecord<'_> {
-    RawRecord {
-        offset,
-        record_time: None,
-        payload: Some(payload.as_bytes()),
-    }
 }
 
 /// What outlives a kill.
@@ -290,43 +290,6 @@ fn disturbed(
         life.write(&mut durable, true);
     }
     (durable.rows, durable.letters)
-}
-
-/// A log of lines that mostly move forward, with late ones, jumps over gaps, and garbage.
-fn log() -> impl Strategy<Value = Vec<String>> {
-    let line = (
-        0_i64..6_000,
-        0_i64..50,
-        0_usize..3,
-        0_usize..5,
-        (0_u8..40, 0_i64..4_000),
-    );
-    prop::collection::vec(line, 50..400).prop_map(|lines| {
-        let mut time = 1_000_000_000_000;
-        let mut log = Vec::new();
-        for (step, kind, service, message, (odd, back)) in lines {
-            time += match kind {
-                0 => step * 60,
-                1 => step * 600,
-                _ => step,
-            };
-            // Half the lines are out of order, some beyond the lateness of 2 s, a few by far.
-            let time = match odd {
-                0 => time - 45_000,
-                1..=20 => time - back,
-                _ => time,
-            };
-            let (service, message) = (SERVICES[service], MESSAGES[message]);
-            log.push(if odd == 21 {
-                "garbage".to_owned()
-            } else {
-                format!(
-                    r#"{{"timestamp":{time},"level":"INFO","service":"{service}","message":"{message}"}}"#
-                )
-            });
-        }
-        log
-    })
 }
 
 proptest! {

@@ -10,6 +10,7 @@
 //! a better one. A process that lost a partition writes nothing to it, however late it wakes up.
 
 mod alarm;
+mod alarms;
 mod arrays;
 mod batch;
 mod columns;
@@ -20,7 +21,9 @@ mod error;
 mod features_row;
 mod json;
 mod models;
+mod mutes;
 mod partition_health;
+mod provenance;
 mod row;
 mod templates;
 mod upsert;
@@ -33,13 +36,16 @@ use deadpool_postgres::Pool;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
+pub use alarms::{ALARMS_PAGE_MAX, AlarmAction, AlarmQuery, JudgedWindow, StoredAlarm};
 pub use config::{SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub use deploys::DeploySource;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
+pub use mutes::{Feedback, MUTES_MAX, StoredMute};
 pub use partition_health::PartitionHealth;
+pub use provenance::StoredScore;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 

@@ -261,8 +261,7 @@ type Streams = (
     Vec<(Option<Arc<str>>, Baseline)>,
 );
 
-/// Splits what the store has of the streams of this grouping. Baselines made by another model mean
-/// nothing to this one: those streams keep their place and start with the model's own.
+/// Splits what the store has of the streams of this grouping.
 fn recovered_streams(
     streams: Vec<RecoveredStream>,
     window: WindowConfig,
@@ -271,20 +270,10 @@ fn recovered_streams(
     streams
         .into_iter()
         .filter(|stream| stream.service.is_some() == window.grid().by_service)
-        .map(
-            |RecoveredStream {
-                 service,
-                 state,
-                 model_checksum,
-             }| {
-                let same_model = *model_checksum == **shared.model_checksum();
-                let baseline = if same_model {
-                    state.baseline
-                } else {
-                    Baseline::default()
-                };
-                ((service.clone(), state.progress), (service, baseline))
-            },
-        )
+        .map(|stream| {
+            let service = stream.service.clone();
+            let (progress, baseline) = stream.continued_by(shared.model_checksum());
+            ((service.clone(), progress), (service, baseline))
+        })
         .unzip()
 }
