@@ -316,6 +316,11 @@ impl Fleet {
         .await;
     }
 
+    /// Tells whether a processor has partitions whose records flow.
+    pub(crate) fn has_partitions(&self, number: usize) -> bool {
+        !partitions_started(&self.processor(number).log()).is_empty()
+    }
+
     /// Waits until the log of a processor holds a text.
     pub(crate) async fn wait_for_log(&mut self, number: usize, text: &str) {
         self.wait_until(text, async |it| {
@@ -377,7 +382,7 @@ impl Fleet {
     /// The same, where the clock had a say.
     pub(crate) async fn finish_with(mut self, by_clock: ByClock) -> Figures {
         let Replayed {
-            oracle,
+            mut oracle,
             events,
             letters,
         } = self.replay();
@@ -385,7 +390,7 @@ impl Fleet {
         self.stop_all().await;
         let committed = broker::committed(&self.brokers, &self.own("group"), &self.own("in"));
         assert_eq!(committed, oracle.committed(), "a stop moves no offset");
-        let tally = oracle.check(&self.outcome().await);
+        let tally = oracle.check_final(&self.outcome().await);
         assert_eq!(tally.by_clock, by_clock.rows, "rows that the clock decided");
         self.check_dead_letters(letters + by_clock.letters);
         let logged = |text| self.logs().map(|log| log.matches(text).count()).sum();

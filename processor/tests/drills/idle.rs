@@ -71,7 +71,7 @@ async fn a_window_the_clock_made_final_stays_final() {
     let plan = Plan {
         name: "idle-final",
         partitions: PARTITIONS,
-        settings: &[("LOGGUARD_WINDOW__IDLE_FINAL_S", "1")],
+        settings: &[("LOGGUARD_WINDOW__IDLE_FINAL_S", "8")],
     };
     let Some(mut fleet) = begin(plan).await else {
         return;
@@ -88,7 +88,8 @@ async fn a_window_the_clock_made_final_stays_final() {
     more.truncate(1);
     more.extend(lines(3, 4).into_iter().take(3));
     fleet.write(SILENT, &more);
-    fleet.start();
+    // From here on the clock has no say.
+    fleet.start_with(&[("LOGGUARD_WINDOW__IDLE_FINAL_S", "86400")]);
     fleet
         .wait_for_row(&format!("{} AND log_count = 3", row_of(3)))
         .await;

@@ -48,17 +48,23 @@ impl Drill {
         })
     }
 
-    /// Waits for a moment that the seed decides, a number of windows later or soon; returns who is
-    /// hit then.
+    /// Waits for a moment that the seed decides: at work, a number of windows after the group has
+    /// settled, or soon, while it has not. Returns who is hit then: one that has partitions, if it
+    /// is at work.
     async fn next_victim(&mut self) -> usize {
+        let mut numbers = self.fleet.numbers();
         if self.random.below(3) == 0 {
             let soon = Duration::from_millis(self.random.below(SOON_MS_MAX));
             tokio::time::sleep(soon).await;
         } else {
+            self.fleet.wait_until_owned_by(&numbers).await;
             let rows = 1 + self.random.below(ROWS_BETWEEN_MAX);
             self.fleet.wait_for_rows(rows).await;
+            numbers.retain(|number| self.fleet.has_partitions(*number));
         }
-        let numbers = self.fleet.numbers();
+        if numbers.is_empty() {
+            numbers = self.fleet.numbers();
+        }
         numbers[self.random.index(numbers.len())]
     }
 
