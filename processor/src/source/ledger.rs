@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::CommitMetadata;
+use super::{CommitMetadata, IdleMark};
 use crate::event::{EventTime, NextOffset, Partial};
 
 /// What keeps the commit from passing an offset.
@@ -69,6 +69,8 @@ pub struct PartitionLedger {
     windows: BTreeMap<EventTime, Window>,
     /// By offset.
     letters: BTreeMap<i64, Letter>,
+    /// The last move of the watermark by the clock.
+    idle: Option<IdleMark>,
     /// The largest commit point given out.
     committed: (NextOffset, CommitMetadata),
     stray_acks: u64,
@@ -86,6 +88,7 @@ impl PartitionLedger {
             closed_through: metadata.done_through,
             windows: BTreeMap::new(),
             letters: BTreeMap::new(),
+            idle: metadata.idle,
             committed: (next, metadata),
             stray_acks: 0,
         }
@@ -177,6 +180,23 @@ impl PartitionLedger {
         self.closed_through = self.closed_through.max(closed_through);
     }
 
+    /// Notes that the clock is about to move the largest event time to `time`, for all records from
+    /// the present position on. Returns the mark that says so: what follows from the move may be
+    /// written once a commit point with this mark is committed, for then a restart makes the same
+    /// move in the same place. `None`, and no move is to be made, while an earlier one still rides
+    /// in the commits.
+    pub fn mark_idle(&mut self, time: EventTime) -> Option<IdleMark> {
+        let (committed, _) = self.committed;
+        if self.idle.is_some_and(|earlier| committed < earlier.from) {
+            return None;
+        }
+        self.idle = Some(IdleMark {
+            from: self.position,
+            time,
+        });
+        self.idle
+    }
+
     /// Notes which windows may lack lines; kept in the metadata until they are done.
     pub fn set_partial(&mut self, partial: Partial) {
         self.partial = partial;
@@ -194,6 +214,8 @@ impl PartitionLedger {
             *committed_next = next;
             committed.max_event_time = committed.max_event_time.max(max_event_time);
         }
+        // From its place on, the largest event time itself says it.
+        committed.idle = self.idle.filter(|mark| *committed_next < mark.from);
         committed.done_through = committed.done_through.max(
             // Windows not done are never before the end of what is done.
             match (self.closed_through, self.windows.first_key_value()) {

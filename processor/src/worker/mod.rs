@@ -55,6 +55,9 @@ use crate::{
 const ROOM_SLICE: Duration = Duration::from_millis(20);
 /// How often idle partitions are looked at and gauges set.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Results of a partition that wait for a commit before no more records are taken; what comes while
+/// the broker answers is far less.
+const HELD_MAX: usize = 2_000;
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
@@ -258,6 +261,9 @@ impl Worker {
             // Nothing was read yet: the position stays, and the ledger never moves it back.
             running.advance(NextOffset(0));
         }
+        if let Some(next) = self.lanes.get(&partition).map(|lane| lane.start.next) {
+            self.make_committed_move(&partition, next);
+        }
         self.ready.push(partition);
     }
 
@@ -332,6 +338,12 @@ impl Worker {
         }
     }
 
+    /// Tells whether more records can be taken.
+    fn has_room(&self) -> bool {
+        let mut running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
+        self.outbox.is_empty() && running.all(|it| it.held_count() < HELD_MAX)
+    }
+
     /// Returns how many acks the sinks still owe to these partitions.
     fn owed(&self, partitions: &[TopicPartition]) -> u64 {
         let lanes = partitions
@@ -393,6 +405,11 @@ impl RecordHandler for Worker {
             }
             return;
         };
+        let reached = NextOffset(record.offset);
+        if running.mark.is_some_and(|mark| mark.from <= reached) {
+            self.make_committed_move(partition, reached);
+            return self.record(partition, record);
+        }
         running.idle_since = None;
         running.provisional_through = None;
         running.tally.read += 1;
@@ -402,7 +419,11 @@ impl RecordHandler for Worker {
         if !self.steps.is_empty() {
             running.carry(&mut self.steps, record.payload, &mut submission!(self));
         }
-        running.advance(NextOffset::after(record.offset));
+        let next = NextOffset::after(record.offset);
+        running.advance(next);
+        if running.mark.is_some() {
+            self.make_committed_move(partition, next);
+        }
     }
 
     fn caught_up(&mut self, partition: &TopicPartition) {
@@ -428,7 +449,14 @@ impl RecordHandler for Worker {
     }
 
     fn drain(&mut self, deadline: Instant) -> bool {
-        self.turns_until(deadline, |worker| worker.outbox.is_empty())
+        self.turns_until(deadline, Self::has_room)
+    }
+
+    fn committed(&mut self, point: &CommitPoint) {
+        let lane = self.lanes.get_mut(&point.partition);
+        if let Some(running) = lane.and_then(|lane| lane.running.as_mut()) {
+            running.release(point.metadata.idle, &mut self.outbox);
+        }
     }
 
     fn take_commit_points(&mut self) -> Vec<CommitPoint> {
