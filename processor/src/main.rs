@@ -17,6 +17,8 @@ use logguard::{
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // In a test's build alone: where the process is to stop or die, from `FAILPOINTS`.
+    let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     let cli = Cli::parse();
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,

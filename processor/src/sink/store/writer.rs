@@ -1,8 +1,9 @@
 //! The task that writes rows: takes what waits, writes it in one statement, repeats until it is
 //! stored.
 
-use std::{sync::Arc, time::Instant};
+use std::{process, sync::Arc, time::Instant};
 
+use fail::fail_point;
 use tokio::sync::mpsc;
 use tokio_postgres::types::ToSql;
 use tracing::error;
@@ -115,7 +116,10 @@ impl Writer {
         let mut parts = vec![entries];
         while let Some(mut part) = parts.pop() {
             match self.write_until_stored(&part).await {
-                Some(Ok(outcomes)) => self.settle(part, &outcomes).await,
+                Some(Ok(outcomes)) => {
+                    fail_point!("store.written", |_| process::abort());
+                    self.settle(part, &outcomes).await;
+                }
                 Some(Err(refusal)) if part.len() == 1 => {
                     self.refuse(part.remove(0), &refusal).await;
                 }
@@ -156,6 +160,7 @@ impl Writer {
     }
 
     async fn write(&self, entries: &[Entry]) -> Result<Vec<RowOutcome>, WriteError> {
+        fail_point!("store.before_write");
         let columns = Columns::of(entries.iter().map(|entry| &entry.row));
         let fences: Vec<i64> = entries.iter().map(|entry| entry.fence).collect();
         let group = &*self.store.group;
