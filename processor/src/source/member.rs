@@ -166,6 +166,7 @@ impl<H: RecordHandler> Member<H> {
             return Vec::new();
         }
         self.metrics.count_rebalance("assigned");
+        tracing::info!(partitions = ?partitions, "partitions assigned");
         let mut starts = self.resolve(broker, partitions);
         let mut positions = Vec::with_capacity(partitions.len());
         for partition in partitions {

@@ -73,6 +73,34 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// Stops it in its tracks, without its knowing.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on where it was paused.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Returns all that it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has ended, however; returns its exit code, `None` when a signal ended it.
+    pub(crate) async fn ends(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.exited() {
+                return status.code();
+            }
+            let tail = || self.log_tail();
+            assert!(Instant::now() < deadline, "still running:\n{}", tail());
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
     fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &command]).status();
