@@ -27,7 +27,8 @@ fn main() -> ExitCode {
             if exit::is_broken_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {}", exit::describe(&error));
+            // Where nobody can be told, the exit code still tells.
+            writeln!(io::stderr(), "error: {}", exit::describe(&error)).ok();
             ExitCode::from(exit::code_of(&error))
         }
     }
@@ -60,6 +61,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A log that cannot be written is no reason to die: telling of it would fail as well, and panic.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => log.init(),

@@ -223,6 +223,7 @@ impl Appender {
         };
         fail_point!("alarm_file.written", |_| process::abort());
         if written < closed.len() {
+            fail_point!("alarm_file.torn", |_| process::abort());
             if locked && open.regular {
                 open.file.set_len(before)?;
             }
