@@ -17,7 +17,7 @@ mod error;
 mod row;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
@@ -74,6 +74,12 @@ impl Store {
             StoreKind::Postgres => Self::new(config, group).map(Some),
             StoreKind::None => Ok(None),
         }
+    }
+
+    /// Returns how long an assigned partition waits for a store that does not answer.
+    #[must_use]
+    pub fn claim_patience(&self) -> Duration {
+        self.config.claim_patience
     }
 
     /// Claims a partition: fences off whoever had it, and reads where its streams stand, in one

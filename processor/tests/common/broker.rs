@@ -15,7 +15,7 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
     metadata::MetadataPartition,
 };
@@ -105,6 +105,30 @@ pub(crate) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32
         .iter()
         .map(|it| (it.partition(), offset(it.offset())))
         .collect()
+}
+
+/// Sets the offsets of a group that has no members, as an operator does: without metadata.
+pub(crate) fn reset_offsets(brokers: &str, group: &str, topic: &str, offsets: &BTreeMap<i32, i64>) {
+    let consumer: BaseConsumer = config(brokers).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+            .unwrap();
+    }
+    consumer.commit(&list, CommitMode::Sync).unwrap();
+}
+
+/// Deletes the records of a partition before `offset`, as retention does.
+pub(crate) async fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> = config(brokers).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))
+        .unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let deleted = admin.delete_records(&list, &options).await.unwrap();
+    for element in deleted.elements() {
+        element.error().unwrap();
+    }
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {

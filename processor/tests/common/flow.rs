@@ -9,6 +9,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -104,7 +105,7 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// Begins to write to the partitions of a topic, line by line in turn.
-    pub(crate) fn start(brokers: &str, topic: &str, partitions: usize, load: Load) -> Self {
+    pub(crate) fn start(brokers: &str, topic: &str, partitions: Range<usize>, load: Load) -> Self {
         let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
@@ -195,7 +196,7 @@ impl Writer {
 /// The lines in the order they are written.
 struct Lines {
     load: Load,
-    partitions: usize,
+    partitions: Range<usize>,
     generator: Generator,
     stamp: Stamp,
     start_us: i64,
@@ -208,7 +209,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(load: Load, partitions: usize) -> Self {
+    fn new(load: Load, partitions: Range<usize>) -> Self {
         let start_us = (START_S + load.from_s) * MICROS_PER_SECOND;
         Self {
             generator: Generator::new(Settings {
@@ -242,7 +243,8 @@ impl Lines {
     /// Returns the next line of those made.
     fn remaining(&mut self) -> Option<(usize, Vec<u8>)> {
         let Reverse((_, number, line)) = self.waiting.pop()?;
-        Some((usize::try_from(number).unwrap() % self.partitions, line))
+        let place = usize::try_from(number).unwrap() % self.partitions.len();
+        Some((self.partitions.start + place, line))
     }
 
     fn make(&mut self) {

@@ -3,72 +3,194 @@
 use std::time::Duration;
 
 use crate::{
-    fleet::{Figures, Fleet, Plan},
+    fleet::{Fleet, Plan, STOPS_WITHIN},
     flow::{Flow, Load, Random},
+    report, times,
 };
 
 const PARTITIONS: usize = 4;
 /// Members at a time.
 const MEMBERS: usize = 3;
-/// How often processors are killed, unless the environment says otherwise.
-const KILLS: usize = 30;
-/// Final windows between two kills, at most.
+/// Final windows between two mishaps, at most.
 const ROWS_BETWEEN_MAX: u64 = 24;
 /// Sometimes the next one comes this soon instead: while the group still settles.
 const SOON_MS_MAX: u64 = 600;
+/// Exit code after a second signal.
+const SECOND_SIGNAL: i32 = 130;
 
-/// Returns how often something is to be done, where the environment does not say.
-pub(crate) fn times(usual: usize) -> usize {
-    let asked = std::env::var("LOGGUARD_DRILL_KILLS").ok();
-    asked.map_or(usual, |it| it.parse().unwrap())
+/// The default way to share out partitions.
+const DEFAULT: Plan = Plan {
+    name: "kills",
+    partitions: PARTITIONS,
+    settings: &[],
+};
+
+/// A fleet at work while lines come.
+struct Drill {
+    fleet: Fleet,
+    flow: Flow,
+    random: Random,
 }
 
-async fn prepare(plan: Plan, load: Load) -> Option<(Fleet, Flow)> {
-    let mut fleet = Fleet::prepare(plan).await?;
-    let flow = fleet.flow(load);
-    for _ in 0..MEMBERS {
-        fleet.start();
+impl Drill {
+    async fn begin(plan: Plan, load: Load) -> Option<Self> {
+        let mut fleet = Fleet::prepare(plan).await?;
+        let flow = fleet.flow(load);
+        for _ in 0..MEMBERS {
+            fleet.start();
+        }
+        fleet.wait_for_rows(1).await;
+        let random = Random::new(load.seed);
+        Some(Self {
+            fleet,
+            flow,
+            random,
+        })
     }
-    fleet.wait_for_rows(1).await;
-    Some((fleet, flow))
-}
 
-/// Waits for a moment that the seed decides: a number of windows later, or soon.
-async fn some_moment(fleet: &mut Fleet, random: &mut Random) {
-    if random.below(3) == 0 {
-        tokio::time::sleep(Duration::from_millis(random.below(SOON_MS_MAX))).await;
-    } else {
-        fleet
-            .wait_for_rows(1 + random.below(ROWS_BETWEEN_MAX))
-            .await;
+    /// Waits for a moment that the seed decides, a number of windows later or soon; returns who is
+    /// hit then.
+    async fn next_victim(&mut self) -> usize {
+        if self.random.below(3) == 0 {
+            let soon = Duration::from_millis(self.random.below(SOON_MS_MAX));
+            tokio::time::sleep(soon).await;
+        } else {
+            let rows = 1 + self.random.below(ROWS_BETWEEN_MAX);
+            self.fleet.wait_for_rows(rows).await;
+        }
+        let numbers = self.fleet.numbers();
+        numbers[self.random.index(numbers.len())]
+    }
+
+    async fn end(self, what: &str, times: usize) {
+        self.flow.stop();
+        let name = self.fleet.plan.name;
+        report(name, times, what, self.fleet.finish().await);
     }
 }
 
 async fn kill_again_and_again(plan: Plan, load: Load, kills: usize) {
-    let Some((mut fleet, flow)) = prepare(plan, load).await else {
+    let Some(mut drill) = Drill::begin(plan, load).await else {
         return;
     };
-    let mut random = Random::new(load.seed);
     for _ in 0..kills {
-        some_moment(&mut fleet, &mut random).await;
-        let numbers = fleet.numbers();
-        fleet.kill(numbers[random.index(numbers.len())]);
-        fleet.start();
+        let victim = drill.next_victim().await;
+        drill.fleet.kill(victim);
+        drill.fleet.start();
     }
-    flow.stop();
-    report(plan.name, "kills", kills, fleet.finish().await);
-}
-
-pub(crate) fn report(drill: &str, what: &str, times: usize, figures: Figures) {
-    println!("{drill}: {times} {what}, {figures}");
+    drill.end("kills", kills).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn kill_nine_under_load_changes_nothing() {
+async fn killed_at_any_moment() {
+    kill_again_and_again(DEFAULT, Load::default(), times(30)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn killed_under_cooperative_sticky() {
     let plan = Plan {
-        name: "kills",
-        partitions: PARTITIONS,
-        settings: &[],
+        name: "kills-sticky",
+        settings: &[("LOGGUARD_KAFKA__ASSIGNMENT_STRATEGY", "cooperative-sticky")],
+        ..DEFAULT
     };
-    kill_again_and_again(plan, Load::default(), times(KILLS)).await;
+    kill_again_and_again(plan, Load::default(), times(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn killed_under_the_broker_s_protocol() {
+    let plan = Plan {
+        name: "kills-kip848",
+        settings: &[("LOGGUARD_KAFKA__GROUP_PROTOCOL", "consumer")],
+        ..DEFAULT
+    };
+    kill_again_and_again(plan, Load::default(), times(5)).await;
+}
+
+/// Lines out of order around the ends of windows, some too late: they are as late after a kill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn killed_while_lines_are_out_of_order() {
+    let plan = Plan {
+        name: "kills-disorder",
+        ..DEFAULT
+    };
+    let load = Load {
+        seed: 13,
+        disorder: true,
+        ..Load::default()
+    };
+    kill_again_and_again(plan, load, times(8)).await;
+}
+
+/// With several seconds between commits, much that was late or scored is read again, by service,
+/// so that each has its own rolling baseline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn killed_between_two_commits() {
+    let plan = Plan {
+        name: "kills-commits",
+        settings: &[
+            ("LOGGUARD_KAFKA__COMMIT_INTERVAL_MS", "4000"),
+            ("LOGGUARD_WINDOW__GROUP_BY", "service"),
+        ],
+        ..DEFAULT
+    };
+    let load = Load {
+        seed: 14,
+        disorder: true,
+        ..Load::default()
+    };
+    kill_again_and_again(plan, load, times(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn stopped_at_any_moment() {
+    let plan = Plan {
+        name: "stops",
+        ..DEFAULT
+    };
+    let load = Load {
+        seed: 15,
+        ..Load::default()
+    };
+    let Some(mut drill) = Drill::begin(plan, load).await else {
+        return;
+    };
+    let stops = times(30);
+    for _ in 0..stops {
+        let victim = drill.next_victim().await;
+        drill.fleet.start();
+        drill.fleet.stop(victim).await;
+    }
+    drill.end("stops", stops).await;
+}
+
+/// A second signal ends a processor in the midst of its orderly stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_second_signal_ends_at_once() {
+    let plan = Plan {
+        name: "signals",
+        ..DEFAULT
+    };
+    let load = Load {
+        seed: 16,
+        ..Load::default()
+    };
+    let Some(mut drill) = Drill::begin(plan, load).await else {
+        return;
+    };
+    let (signals, mut at_once) = (times(8), 0);
+    for _ in 0..signals {
+        let victim = drill.next_victim().await;
+        let mut processor = drill.fleet.take(victim);
+        processor.terminate();
+        let moment = Duration::from_millis(drill.random.below(60));
+        tokio::time::sleep(moment).await;
+        processor.terminate();
+        let code = processor.ends(STOPS_WITHIN).await;
+        // Those that were quick had stopped already.
+        assert!([Some(SECOND_SIGNAL), Some(0)].contains(&code), "{code:?}");
+        at_once += usize::from(code == Some(SECOND_SIGNAL));
+        drill.fleet.start();
+    }
+    assert!(at_once > 0, "no second signal came in time");
+    drill.end("second signals", signals).await;
 }

@@ -22,4 +22,26 @@ mod oracle;
 #[path = "../common/program.rs"]
 mod program;
 
+mod gate;
+mod idle;
 mod kills;
+mod offsets;
+mod rebalances;
+mod store;
+mod zombies;
+
+use std::io::Write;
+
+use fleet::Figures;
+
+/// Returns how often something is to be done, `usual` where the environment does not say.
+fn times(usual: usize) -> usize {
+    let asked = std::env::var("LOGGUARD_DRILL_KILLS").ok();
+    asked.map_or(usual, |it| it.parse().unwrap())
+}
+
+/// Prints what a drill has done, past the capture of the test runner.
+fn report(drill: &str, times: usize, what: &str, figures: Figures) {
+    let line = format!("{drill}: {times} {what}, {figures}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}

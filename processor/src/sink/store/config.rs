@@ -72,6 +72,11 @@ pub struct StoreConfig {
     /// Longest run of one statement, on both sides. Default: 30 s, a window's length.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
+    /// How long an assigned partition waits, paused, for a store that does not answer; then it
+    /// starts without baselines, rows provisional and offsets held, until the store is back.
+    /// Default: 60 s, after which alarms matter more than baselines.
+    #[serde(with = "humantime_serde")]
+    pub claim_patience: Duration,
     /// Rows written in one statement. Default: 500, beyond which a larger batch gains little.
     pub batch_rows_max: usize,
     /// Rows that wait for the store before reading pauses. Default: 2,000: more than an hour of ten
@@ -95,6 +100,7 @@ impl Default for StoreConfig {
             pool_size: 4,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
+            claim_patience: Duration::from_secs(60),
             batch_rows_max: 500,
             buffer_rows_max: 2_000,
         }
@@ -118,6 +124,7 @@ impl StoreConfig {
         for (field, timeout) in [
             ("connect_timeout", self.connect_timeout),
             ("statement_timeout", self.statement_timeout),
+            ("claim_patience", self.claim_patience),
         ] {
             if timeout.is_zero() {
                 return Err(invalid(field, "must be longer than 0"));
