@@ -19,6 +19,8 @@ use logguard::{
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // In a test's build alone: where the process is to stop or die, from `FAILPOINTS`.
+    let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     let cli = Cli::parse();
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,7 +29,8 @@ fn main() -> ExitCode {
             if exit::is_broken_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {}", exit::describe(&error));
+            // Where nobody can be told, the exit code still tells.
+            writeln!(io::stderr(), "error: {}", exit::describe(&error)).ok();
             ExitCode::from(exit::code_of(&error))
         }
     }
@@ -66,6 +69,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A log that cannot be written is no reason to die: telling of it would fail as well, and panic.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => log.init(),

@@ -30,11 +30,13 @@ mod notes;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    process,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Receiver;
+use fail::fail_point;
 
 use self::lane::{Job, Lane, Running};
 use crate::{
@@ -484,7 +486,11 @@ impl RecordHandler for Worker {
             self.desk.forget(partition);
             self.ready.retain(|ready| ready != partition);
         }
-        if !lost && !self.turns_until(deadline, |worker| worker.owed(partitions) == 0) {
+        let drained = |worker: &Self| {
+            fail_point!("revoke.draining", |_| process::abort());
+            worker.owed(partitions) == 0
+        };
+        if !lost && !self.turns_until(deadline, drained) {
             tracing::warn!(
                 acks = self.owed(partitions),
                 "revoked before everything was durable; the rest will be read again"

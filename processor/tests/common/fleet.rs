@@ -139,7 +139,11 @@ impl fmt::Display for Figures {
 impl Fleet {
     /// Prepares database, topics and directory. `None` without services.
     pub(crate) async fn prepare(plan: Plan) -> Option<Self> {
-        let (brokers, database) = (kafka_brokers()?, fresh_database().await?);
+        Some(Self::prepare_at(plan, kafka_brokers()?, fresh_database().await?).await)
+    }
+
+    /// Prepares topics and directory on services of the drill's own.
+    pub(crate) async fn prepare_at(plan: Plan, brokers: String, database: TestDatabase) -> Self {
         let client = database.client().await;
         let dir = tempfile::tempdir().unwrap();
         model_dir();
@@ -158,7 +162,7 @@ impl Fleet {
             let partitions = i32::try_from(partitions).unwrap();
             broker::create_topic(&fleet.brokers, &fleet.own(topic), partitions).await;
         }
-        Some(fleet)
+        fleet
     }
 
     /// Returns a name on the broker that only this run of this drill has: `in`, `out` and `dlq`
@@ -418,7 +422,22 @@ impl Fleet {
     pub(crate) async fn outcome(&self) -> Outcome {
         let out = self.own("out");
         let results = (self.brokers.as_str(), out.as_str());
-        Outcome::gather(&self.client, results, &self.path("anomalies.log")).await
+        Outcome::gather(&self.client, results, &self.all_alarms()).await
+    }
+
+    /// Returns a file with what the alarm file and those rotated away from it hold.
+    pub(crate) fn all_alarms(&self) -> PathBuf {
+        let mut alarms = Vec::new();
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with("anomalies.log") && !name.ends_with(".lock") {
+                alarms.extend(fs::read(entry.path()).unwrap());
+            }
+        }
+        let file = self.path("all-alarms");
+        fs::write(&file, alarms).unwrap();
+        file
     }
 
     fn logs(&self) -> impl Iterator<Item = String> {

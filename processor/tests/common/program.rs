@@ -83,6 +83,16 @@ impl Running {
         self.signal("CONT");
     }
 
+    /// Asks it to open its alarm file anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns all that it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -1,7 +1,11 @@
 //! Commits of what the handler says is done.
 
-use std::time::{Duration, Instant};
+use std::{
+    process,
+    time::{Duration, Instant},
+};
 
+use fail::fail_point;
 use rdkafka::{consumer::CommitMode, error::KafkaError};
 
 use super::Member;
@@ -68,6 +72,7 @@ impl<H: RecordHandler> Member<H> {
         if points.is_empty() {
             return;
         }
+        fail_point!("commit.before", |_| process::abort());
         match broker.commit(&points, CommitMode::Async) {
             Ok(()) => self.in_flight = Some((Instant::now(), points)),
             Err(error) => self.report_commit(&error),
@@ -83,6 +88,7 @@ impl<H: RecordHandler> Member<H> {
         if points.is_empty() {
             return CommitOutcome::Committed;
         }
+        fail_point!("commit.before", |_| process::abort());
         match broker.commit(&points, CommitMode::Sync) {
             Ok(()) => {
                 self.confirm(points);
