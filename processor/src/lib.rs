@@ -23,6 +23,7 @@ pub mod model;
 pub mod pipeline;
 pub mod progress;
 pub mod recovery;
+pub mod redact;
 pub mod replay;
 pub mod run;
 pub mod secret;
