@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     decode::{MaskRule, Masker},
     event::TopicPartition,
+    redact::{RedactionConfig, Redactor},
     sink::{
         SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
         results::ResultsConfig, store::StoreConfig,
@@ -46,6 +47,8 @@ pub struct Config {
     pub model: ModelSection,
     /// Masking of variables.
     pub mask: MaskSection,
+    /// Secrets and personal data in text that leaves the process.
+    pub redaction: RedactionConfig,
     /// The database.
     pub store: StoreConfig,
     /// The alarm file.
@@ -265,6 +268,11 @@ impl Config {
                 .err()
                 .map(|error| format!("mask.rules: {error}")),
         );
+        defects.extend(
+            Redactor::new(&self.redaction)
+                .err()
+                .map(|error| format!("redaction: {error}")),
+        );
         defects.extend(self.kafka.validate().err().map(|error| error.to_string()));
         defects.extend(self.store.validate().err().map(|error| error.to_string()));
         if defects.is_empty() {
@@ -297,6 +305,7 @@ impl Config {
                 topic: self.kafka.dead_letter_topic.clone(),
                 late_per_minute_max: self.dead_letters.late_per_minute_max,
             },
+            redaction: self.redaction.clone(),
         }
     }
 

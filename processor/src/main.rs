@@ -2,19 +2,19 @@
 //! exit code. Data goes to standard output, everything else to standard error.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
 use clap::Parser;
 use logguard::{
     cli::{Cli, Command, ConfigCommand, ModelCommand},
-    config::{Config, LogFormat},
-    exit,
+    config::Config,
+    exit, log,
     model::Bundle,
+    redact::{RedactionConfig, Redactor},
     replay, run, train,
 };
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -25,15 +25,23 @@ fn main() -> ExitCode {
             if exit::is_broken_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {}", exit::describe(&error));
+            eprintln!("error: {}", redacted(&exit::describe(&error)));
             ExitCode::from(exit::code_of(&error))
         }
     }
 }
 
+/// Masks secrets with the built-in rules: the error may be that the configuration has no others.
+fn redacted(text: &str) -> String {
+    match Redactor::new(&RedactionConfig::default()) {
+        Ok(redactor) => redactor.text(text).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
 fn execute(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(cli.config.as_deref(), cli.overrides())?;
-    start_log(&config)?;
+    log::start(&config)?;
     let stdout = &mut io::stdout().lock();
     match cli.command {
         Command::Run(_) => run::run(&config),
@@ -50,20 +58,6 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             command: ConfigCommand::Check(_),
         } => Ok(writeln!(stdout, "the configuration is valid")?),
     }
-}
-
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter)
-        .map_err(|error| logguard::config::ConfigError::from(format!("log.filter: {error}")))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }
 
 fn show_model(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()> {

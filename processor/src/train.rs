@@ -6,16 +6,20 @@
 //!
 //! Labels are not used. The old bundle stays in place until the new one is complete.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use crate::{
     cli::TrainArgs,
     config::Config,
-    decode::{Masker, TemplateDictionary},
+    decode::{MaskRule, Masker, TemplateDictionary},
     files::{parse_time, read_events},
     model::{Bundle, BundleSummary, Trainer},
     pipeline::{DICTIONARY_TEMPLATES_MAX, Intake, Step},
     progress::CountBar,
+    redact::Redactor,
     source::file::ReadOptions,
     window::{ClosedWindow, Recovered},
 };
@@ -51,8 +55,10 @@ pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow:
 
 fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<Bundle> {
     let until = args.until.as_deref().map(parse_time).transpose()?;
-    let rules = [config.mask.rules.clone(), Masker::default_rules()].concat();
-    let mut dictionary = TemplateDictionary::new(Masker::new(&rules)?, DICTIONARY_TEMPLATES_MAX);
+    let redactor = Arc::new(Redactor::new(&config.redaction)?);
+    let rules = mask_rules(config, &redactor);
+    let dictionary = TemplateDictionary::new(Masker::new(&rules)?, DICTIONARY_TEMPLATES_MAX);
+    let mut dictionary = dictionary.redacting(redactor);
     let window = config.window.window_config();
     let mut intake = Intake::new(window, config.file_partition(), Recovered::default());
     let mut trainer = Trainer::new(&rules, window.length_ms)?;
@@ -79,6 +85,20 @@ fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<Bundle> {
         bar.set(progress.windows);
     })?;
     Ok(bundle)
+}
+
+/// Returns the masks to train with: the user's, then those that take secrets for the variables
+/// they are, then the usual ones. The bundle carries them from here.
+fn mask_rules(config: &Config, redactor: &Redactor) -> Vec<MaskRule> {
+    let secrets = redactor.masks().iter().map(|(name, pattern)| MaskRule {
+        name: name.clone(),
+        pattern: pattern.clone(),
+    });
+    let users = config.mask.rules.iter().cloned();
+    users
+        .chain(secrets)
+        .chain(Masker::default_rules())
+        .collect()
 }
 
 /// Writes what a model learnt, for a person.

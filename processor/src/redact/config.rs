@@ -102,7 +102,9 @@ impl RedactionRule {
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if self.name.is_empty() || self.name.len() > 32 || !self.name.chars().all(plain) {
-            return Err(refused("its name must be 1 to 32 letters, digits, `_` or `-`"));
+            return Err(refused(
+                "its name must be 1 to 32 letters, digits, `_` or `-`",
+            ));
         }
         // As a mask it has to match whole characters, so nothing else is taken here either.
         let alone = compile(std::slice::from_ref(&self.pattern), true)

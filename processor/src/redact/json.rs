@@ -69,7 +69,11 @@ fn next_literal(payload: &[u8], from: usize) -> Option<Literal> {
             }
             b'\\' => {
                 escaped = true;
-                let length = if payload.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+                let length = if payload.get(at + 1) == Some(&b'u') {
+                    6
+                } else {
+                    2
+                };
                 if at + length > payload.len() {
                     break;
                 }

@@ -30,8 +30,7 @@ pub(super) const BARE: &str = concat!(
     r#"(?:(?:[^ \t\r\n"'\\]|\\[^ \t\r\n"'])*[^ \t\r\n"'\\&;<>,.)\]}])?)"#,
 );
 /// A value after `token: `, where prose may follow as well: it holds a digit or is long.
-const TELLING: &str =
-    r"(?P<secret>[A-Za-z+/_.=~-]*[0-9][A-Za-z0-9+/_.=~:-]*|[A-Za-z+/_.=~-]{20,})";
+const TELLING: &str = r"(?P<secret>[A-Za-z+/_.=~-]*[0-9][A-Za-z0-9+/_.=~:-]*|[A-Za-z+/_.=~-]{20,})";
 
 /// What may stand before a name within a word. Masks begin there, lest a path, an id or a quoted
 /// string that begins earlier takes the name away from its value.
@@ -154,7 +153,7 @@ pub(super) const API_KEY: &str = concat!(
     r"|xox[abceoprs]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{8,}", // Slack
     r"|hooks\.slack\.com/services/[A-Za-z0-9/]+",
     r"|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{10,}|GOCSPX-[A-Za-z0-9_-]{16,}", // Google
-    r"|[prs]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{16,}",            // Stripe
+    r"|[prs]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{16,}",           // Stripe
     r"|sk-(?:proj-|ant-[a-z0-9]+-|svcacct-)?[A-Za-z0-9]{20,}[A-Za-z0-9_-]*",
     r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}", // SendGrid
     r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{30,}",
@@ -170,8 +169,7 @@ pub(super) const CARD: &str = concat!(
     r"|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5})(?-u:\b)",
 );
 
-pub(super) const EMAIL: &str =
-    r#"[^\x00-\x20"'(),/:;<=>?@\[\\\]{|}\x7f]+@(?:[^\x00-,./:-@\[-`{-\x7f]+\.)+[A-Za-z]{2,}(?-u:\b)"#;
+pub(super) const EMAIL: &str = r#"[^\x00-\x20"'(),/:;<=>?@\[\\\]{|}\x7f]+@(?:[^\x00-,./:-@\[-`{-\x7f]+\.)+[A-Za-z]{2,}(?-u:\b)"#;
 
 pub(super) const IBAN: &str =
     r"(?-u:\b)[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?-u:\b)";

@@ -120,8 +120,17 @@ fn value(text: &[u8], span: Range<usize>) -> Option<Range<usize>> {
 
 /// Units of systemd are named like addresses: `user@1000.service`.
 const UNIT_TYPES: [&str; 11] = [
-    "automount", "device", "mount", "path", "scope", "service", "slice", "socket", "swap",
-    "target", "timer",
+    "automount",
+    "device",
+    "mount",
+    "path",
+    "scope",
+    "service",
+    "slice",
+    "socket",
+    "swap",
+    "target",
+    "timer",
 ];
 
 /// Not an address: a unit, or the `user@host:port/…` of a connection.
@@ -132,7 +141,10 @@ fn email(text: &[u8], span: Range<usize>) -> Option<Range<usize>> {
         return None;
     }
     if let Some(after) = text[span.end..].strip_prefix(b":") {
-        let digits = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = after
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if digits > 0 && after.get(digits) == Some(&b'/') {
             return None;
         }
@@ -151,7 +163,12 @@ fn card(text: &[u8], span: Range<usize>) -> Option<Range<usize>> {
         .filter(|byte| byte.is_ascii_digit())
         .map(|byte| u32::from(byte - b'0'))
         .collect();
-    let head = |count: usize| digits.iter().take(count).fold(0, |sum, digit| sum * 10 + digit);
+    let head = |count: usize| {
+        digits
+            .iter()
+            .take(count)
+            .fold(0, |sum, digit| sum * 10 + digit)
+    };
     let known = match (head(4), digits.len()) {
         (4000..=4999, 13 | 16 | 19)
         | (5100..=5599 | 2221..=2720 | 3528..=3589, 16)
@@ -215,14 +232,17 @@ fn iban(text: &[u8], span: Range<usize>) -> Option<Range<usize>> {
     if text.get(end).is_some_and(u8::is_ascii_alphanumeric) {
         return None;
     }
-    let signs = found[..=last].iter().filter(|byte| byte.is_ascii_alphanumeric());
+    let signs = found[..=last]
+        .iter()
+        .filter(|byte| byte.is_ascii_alphanumeric());
     let (head, tail): (Vec<_>, Vec<_>) = signs.enumerate().partition(|(place, _)| *place < 4);
-    let remainder = tail.into_iter().chain(head).fold(0, |sum: u32, (_, byte)| {
-        match byte {
+    let remainder = tail
+        .into_iter()
+        .chain(head)
+        .fold(0, |sum: u32, (_, byte)| match byte {
             b'0'..=b'9' => (sum * 10 + u32::from(byte - b'0')) % 97,
             _ => (sum * 100 + u32::from(byte - b'A') + 10) % 97,
-        }
-    });
+        });
     (remainder == 1).then_some(span.start..end)
 }
 

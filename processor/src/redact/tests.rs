@@ -154,7 +154,10 @@ fn payloads_are_masked_whether_they_are_json_or_not() {
     let redactor = redactor();
     let check = |payload: &[u8], expected: &[u8]| {
         let shown = redactor.payload(payload);
-        let (shown, expected) = (String::from_utf8_lossy(&shown), String::from_utf8_lossy(expected));
+        let (shown, expected) = (
+            String::from_utf8_lossy(&shown),
+            String::from_utf8_lossy(expected),
+        );
         assert_eq!(shown, expected);
     };
     check(
@@ -175,8 +178,14 @@ fn payloads_are_masked_whether_they_are_json_or_not() {
         b"\xff\xfe password=h\xffunter2 \xffann@example.com",
         b"\xff\xfe password=<password> <email>",
     );
-    check(br#"{"message":"fine \u00e9"}"#, br#"{"message":"fine \u00e9"}"#);
-    check(b"\"cut escape password=x1\\u00", b"\"cut escape password=<password>\\u00");
+    check(
+        br#"{"message":"fine \u00e9"}"#,
+        br#"{"message":"fine \u00e9"}"#,
+    );
+    check(
+        b"\"cut escape password=x1\\u00",
+        b"\"cut escape password=<password>\\u00",
+    );
 }
 
 #[test]
@@ -188,11 +197,17 @@ fn rules_are_added_and_switched_off() {
     };
     let line = "CUST-42 ann@example.com password=x";
     assert_eq!(
-        shown("[[rules]]\nname = 'customer'\npattern = 'CUST-[0-9]+'", line),
+        shown(
+            "[[rules]]\nname = 'customer'\npattern = 'CUST-[0-9]+'",
+            line
+        ),
         "<customer> <email> password=<password>"
     );
     assert_eq!(
-        shown("[[rules]]\nname = 'n'\npattern = 'CUST-(?P<secret>[0-9]+)'", line),
+        shown(
+            "[[rules]]\nname = 'n'\npattern = 'CUST-(?P<secret>[0-9]+)'",
+            line
+        ),
         "CUST-<n> <email> password=<password>"
     );
     assert_eq!(
@@ -211,20 +226,27 @@ fn rules_that_cannot_be_used_are_named() {
         Redactor::new(&config).unwrap_err().to_string()
     };
     let rule = |name: &str, pattern: &str| {
-        refused(&format!("[[rules]]\nname = '{name}'\npattern = '{pattern}'"))
+        refused(&format!(
+            "[[rules]]\nname = '{name}'\npattern = '{pattern}'"
+        ))
     };
     assert!(rule("open", "(a").contains("`open`"));
     assert!(rule("empty", "a*").contains("the empty text"));
     assert!(rule("a b", "a").contains("its name must be"));
     assert!(rule("huge", "(?:(?:a{1000}){1000}){1000}").contains("`huge`"));
     let error = refused("disable = ['emails']");
-    assert!(error.contains("`emails`") && error.contains("email, iban"), "{error}");
+    assert!(
+        error.contains("`emails`") && error.contains("email, iban"),
+        "{error}"
+    );
 }
 
 /// Masks text as training does.
 fn template(text: &str) -> String {
     let rules = redactor().masks().to_vec();
-    let rules = rules.into_iter().map(|(name, pattern)| MaskRule { name, pattern });
+    let rules = rules
+        .into_iter()
+        .map(|(name, pattern)| MaskRule { name, pattern });
     let rules: Vec<_> = rules.chain(Masker::default_rules()).collect();
     let mut out = String::new();
     Masker::new(&rules).unwrap().mask_into(text, &mut out);
@@ -234,23 +256,52 @@ fn template(text: &str) -> String {
 #[test]
 fn templates_hold_no_secrets_and_do_not_change_with_them() {
     let pairs = [
-        ("login password=hunter2 ok", "login password=Tr0ub4dor&3x/y ok"),
-        ("at /login/password=hunter2 x", "at /login/password=correcthorse x"),
+        (
+            "login password=hunter2 ok",
+            "login password=Tr0ub4dor&3x/y ok",
+        ),
+        (
+            "at /login/password=hunter2 x",
+            "at /login/password=correcthorse x",
+        ),
         (r#"cfg {"token":abc1def} x"#, r#"cfg {"token":q9} x"#),
-        (r#"say "hi password="hunter2" x"#, r#"say "hi password="correct horse" x"#),
+        (
+            r#"say "hi password="hunter2" x"#,
+            r#"say "hi password="correct horse" x"#,
+        ),
         (
             r#"b {\"user\":\"ann\",\"password\":\"hunter2\"} x"#,
             r#"b {\"user\":\"bob\",\"password\":\"a b\"} x"#,
         ),
-        ("to postgres://u:p)w@h.example/d x", "to postgres://u:q@h.example/d x"),
-        ("Authorization: Bearer abc-1 x", "Authorization: Bearer zyx.9-w_1 x"),
+        (
+            "to postgres://u:p)w@h.example/d x",
+            "to postgres://u:q@h.example/d x",
+        ),
+        (
+            "Authorization: Bearer abc-1 x",
+            "Authorization: Bearer zyx.9-w_1 x",
+        ),
         ("key AKIAIOSFODNN7EXAMPLE x", "key AKIAI44QH8DHBEXAMPLE x"),
-        ("t eyJhbGciOiJIUzI1NiJ9.eyJhIn0.c2ln x", "t eyJhbGciOiJIUzI1NiJ9.eyJiIn0.eHl6 x"),
-        ("paid GB29NWBK60161331926819 x", "paid GB94BARC10201530093459 x"),
-        ("mail ann@example.com card 4111111111111111", "mail b@example.org card 5500000000000004"),
-        ("k -----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY----- x", "k -----BEGIN PRIVATE KEY-----\nMIJA\nq\n-----END PRIVATE KEY----- x"),
+        (
+            "t eyJhbGciOiJIUzI1NiJ9.eyJhIn0.c2ln x",
+            "t eyJhbGciOiJIUzI1NiJ9.eyJiIn0.eHl6 x",
+        ),
+        (
+            "paid GB29NWBK60161331926819 x",
+            "paid GB94BARC10201530093459 x",
+        ),
+        (
+            "mail ann@example.com card 4111111111111111",
+            "mail b@example.org card 5500000000000004",
+        ),
+        (
+            "k -----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY----- x",
+            "k -----BEGIN PRIVATE KEY-----\nMIJA\nq\n-----END PRIVATE KEY----- x",
+        ),
     ];
-    let secrets = ["hunter2", "abc1def", "p)w", "abc-1", "AKIA", "eyJ", "NWBK", "ann", "MII"];
+    let secrets = [
+        "hunter2", "abc1def", "p)w", "abc-1", "AKIA", "eyJ", "NWBK", "ann", "MII",
+    ];
     for (one, other) in pairs {
         let masked = template(one);
         assert_eq!(masked, template(other), "{one}");
@@ -285,9 +336,35 @@ proptest! {
 }
 
 const PIECES: &[&str] = &[
-    "password", "token", "=", ": ", "\"", "\\\"", "\\", "'", "hunter2", "<password>", "<", ">", "é",
-    "ann@example.com", " ", "\n", "://u:", "@", "4111111111111111", "Authorization: Bearer ", "--",
-    "-----BEGIN PRIVATE KEY-----", "\\u0041", "\\u00", "{", "}", ",", "eyJhbGciOiJIUzI1NiJ9", "&",
+    "password",
+    "token",
+    "=",
+    ": ",
+    "\"",
+    "\\\"",
+    "\\",
+    "'",
+    "hunter2",
+    "<password>",
+    "<",
+    ">",
+    "é",
+    "ann@example.com",
+    " ",
+    "\n",
+    "://u:",
+    "@",
+    "4111111111111111",
+    "Authorization: Bearer ",
+    "--",
+    "-----BEGIN PRIVATE KEY-----",
+    "\\u0041",
+    "\\u00",
+    "{",
+    "}",
+    ",",
+    "eyJhbGciOiJIUzI1NiJ9",
+    "&",
 ];
 
 fn redactor_shared() -> &'static Redactor {

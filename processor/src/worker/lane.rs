@@ -16,7 +16,8 @@ use crate::{
     pipeline::{PartitionPipeline, Shared, Step},
     recovery::Known,
     sink::{
-        AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, Sinks, WindowJob, store::RecoveredStream,
+        AssignmentId, DEAD_LETTER_BYTES_KEPT_MAX, DeadLetter, Sinks, WindowJob,
+        store::RecoveredStream,
     },
     source::{CommitMetadata, PartitionLedger, StartPoint},
     window::{FinalBy, Recovered, StreamProgress, WindowConfig},
@@ -167,7 +168,7 @@ impl Running {
                     self.ledger.letter_opened(offset, max_event_time_before);
                     self.owed += 1;
                     let payload = payload.unwrap_or_default();
-                    let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_MAX)];
+                    let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_KEPT_MAX)];
                     submission.outbox.push_back(Job::Letter(DeadLetter {
                         partition: self.partition.clone(),
                         span: OffsetSpan::of(offset),
