@@ -215,15 +215,12 @@ impl Config {
     /// # Errors
     /// Returns every unknown key, wrong type and impossible value.
     pub fn load(file: Option<&Path>, overrides: Value) -> Result<Self, ConfigError> {
-        let file = match file {
-            Some(file) if !file.is_file() => {
-                let file = file.display();
-                let defect = format!("configuration file `{file}` does not exist");
-                return Err(ConfigError(vec![defect]));
-            }
-            Some(file) => Some(file),
-            None => Some(Path::new(FILE_NAME)).filter(|file| file.is_file()),
-        };
+        if let Some(file) = file.filter(|file| !file.is_file()) {
+            let file = file.display();
+            let defect = format!("configuration file `{file}` does not exist");
+            return Err(ConfigError(vec![defect]));
+        }
+        let file = Self::file(file);
         let mut figment = Figment::new();
         if let Some(file) = file {
             figment = figment.merge(Toml::file_exact(file));
@@ -236,14 +233,23 @@ impl Config {
             .merge(parsed)
             .merge(Serialized::globals(literal_settings(env::vars_os())))
             .merge(Serialized::globals(overrides));
-        let config: Self = figment.extract().map_err(|errors| {
+        let mut config: Self = figment.extract().map_err(|errors| {
             let defects = errors
                 .into_iter()
                 .map(|error| in_one_line(&error.to_string()));
             ConfigError(defects.collect())
         })?;
+        let read = config.kafka.properties.read_files();
+        read.map_err(|error| ConfigError::from(error.to_string()))?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the configuration file that is read: the one given, or `logguard.toml` if there is
+    /// one.
+    #[must_use]
+    pub fn file(given: Option<&Path>) -> Option<&Path> {
+        given.or_else(|| Some(Path::new(FILE_NAME)).filter(|file| file.is_file()))
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

@@ -15,6 +15,7 @@ pub mod decode;
 pub mod evaluate;
 pub mod event;
 pub mod exit;
+pub mod exposure;
 pub mod features;
 pub mod files;
 pub mod health;

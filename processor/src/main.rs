@@ -10,7 +10,7 @@ use clap::Parser;
 use logguard::{
     cli::{Cli, Command, ConfigCommand, ModelCommand},
     config::Config,
-    exit, log,
+    exit, exposure, log,
     model::Bundle,
     redact::{RedactionConfig, Redactor},
     replay, run, train,
@@ -42,6 +42,11 @@ fn redacted(text: &str) -> String {
 fn execute(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(cli.config.as_deref(), cli.overrides())?;
     log::start(&config)?;
+    let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
+    let file = Config::file(cli.config.as_deref());
+    for exposed in exposure::exposures(&config, file, arguments) {
+        tracing::warn!("{exposed}");
+    }
     let stdout = &mut io::stdout().lock();
     match cli.command {
         Command::Run(_) => run::run(&config),

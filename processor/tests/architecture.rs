@@ -16,7 +16,10 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("window", &["window", "decode", "event"]),
     ("features", &["features", "window", "decode", "event"]),
     ("model", &["model", "features", "window", "decode", "event"]),
-    ("source", &["source", "decode", "event", "metrics"]),
+    (
+        "source",
+        &["source", "decode", "event", "metrics", "secret"],
+    ),
     (
         "sink",
         &[
