@@ -62,6 +62,11 @@ impl Running {
         Self { child, log }
     }
 
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
