@@ -2,7 +2,7 @@
 //! exit code. Data goes to standard output, everything else to standard error.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
@@ -11,12 +11,12 @@ use logguard::{
     alarms,
     cli::{Cli, Command, ConfigCommand, ModelCommand},
     clock::Clock,
-    config::{Config, LogFormat},
-    deploy, evidence, exit, feedback,
+    config::Config,
+    deploy, evidence, exit, exposure, feedback, log,
     model::Bundle,
+    redact::{RedactionConfig, Redactor},
     replay, run, train,
 };
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // In a test's build alone: where the process is to stop or die, from `FAILPOINTS`.
@@ -30,15 +30,28 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             // Where nobody can be told, the exit code still tells.
-            writeln!(io::stderr(), "error: {}", exit::describe(&error)).ok();
+            writeln!(io::stderr(), "error: {}", redacted(&exit::describe(&error))).ok();
             ExitCode::from(exit::code_of(&error))
         }
     }
 }
 
+/// Masks secrets with the built-in rules: the error may be that the configuration has no others.
+fn redacted(text: &str) -> String {
+    match Redactor::new(&RedactionConfig::default()) {
+        Ok(redactor) => redactor.text(text).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
 fn execute(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(cli.config.as_deref(), cli.overrides())?;
-    start_log(&config)?;
+    log::start(&config)?;
+    let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
+    let file = Config::file(cli.config.as_deref());
+    for exposed in exposure::exposures(&config, file, arguments) {
+        tracing::warn!("{exposed}");
+    }
     let stdout = &mut io::stdout().lock();
     match cli.command {
         Command::Run(_) => run::run(&config),
@@ -61,22 +74,6 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             command: ConfigCommand::Check(_),
         } => Ok(writeln!(stdout, "the configuration is valid")?),
     }
-}
-
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter)
-        .map_err(|error| logguard::config::ConfigError::from(format!("log.filter: {error}")))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        // A log that cannot be written is no reason to die: telling of it would fail as well, and panic.
-        .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }
 
 fn show_model(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()> {

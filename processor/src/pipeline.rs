@@ -1,7 +1,7 @@
 //! The stages of one partition, in order: the only file that names every one of them.
 //!
 //! ```text
-//! RawRecord ─► decode ─► template ─► window ─► (closed) ─► features + score ─► ScoredWindow
+//! RawRecord ─► decode ─► template ─► window ─► (closed) ─► features + score ─► redact ─► ScoredWindow
 //!                 ├────────► Deployed (service, version)
 //!                 └────────► Rejected ◄── late, future
 //! ```
@@ -15,8 +15,11 @@ use crate::{
     decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, Mutes, ScoredWindow},
+    redact::{RedactError, RedactionConfig, Redactor},
     source::RawRecord,
-    window::{ClosedWindow, FinalBy, Placement, Recovered, WindowConfig, Windower},
+    window::{
+        ClosedWindow, FinalBy, Placement, Recovered, SAMPLE_BYTES_MAX, WindowConfig, Windower,
+    },
 };
 
 /// Most templates remembered by text; a service has hundreds. About 100 MB at worst.
@@ -230,20 +233,49 @@ fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option
 pub struct Shared {
     dictionary: TemplateDictionary,
     detector: Detector,
+    redactor: Arc<Redactor>,
+}
+
+/// The shared part cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedError {
+    /// A mask of the model does not compile.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// A redaction rule cannot be used.
+    #[error(transparent)]
+    Redact(#[from] RedactError),
 }
 
 impl Shared {
-    /// Returns the shared part for `detector`, with the masks its model was trained with.
+    /// Returns the shared part for `detector`, with the masks its model was trained with and the
+    /// built-in redaction rules.
     ///
     /// # Errors
     /// Returns an error if a mask does not compile.
-    pub fn new(detector: Detector) -> Result<Self, MaskError> {
+    pub fn new(detector: Detector) -> Result<Self, SharedError> {
+        let redactor = Redactor::new(&RedactionConfig::default())?;
+        Self::redacting(detector, Arc::new(redactor))
+    }
+
+    /// Returns the same with other redaction rules.
+    ///
+    /// # Errors
+    /// Returns an error if a mask does not compile.
+    pub fn redacting(detector: Detector, redactor: Arc<Redactor>) -> Result<Self, SharedError> {
         let masker = Masker::new(detector.bundle().masks())?;
         let dictionary = TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX);
         Ok(Self {
-            dictionary,
+            dictionary: dictionary.redacting(Arc::clone(&redactor)),
             detector,
+            redactor,
         })
+    }
+
+    /// Returns what masks secrets in text that leaves.
+    #[must_use]
+    pub fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
     }
 
     /// Returns the template dictionary, to look at.
@@ -347,15 +379,13 @@ impl PartitionPipeline {
     pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
         let mut baselines = self.baselines.clone();
         let rows = self.intake.windower().open_rows().into_iter();
-        rows.map(|window| score_window(&mut baselines, &mut shared.detector, window))
+        rows.map(|window| score_window(&mut baselines, shared, window))
             .collect()
     }
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
         for step in self.steps.drain(..) {
-            steps.push(
-                step.map(|window| score_window(&mut self.baselines, &mut shared.detector, window)),
-            );
+            steps.push(step.map(|window| score_window(&mut self.baselines, shared, window)));
         }
         let windower = self.intake.windower();
         if self.baselines.len() > 2 * windower.stream_count() + BASELINES_SPARE {
@@ -367,12 +397,27 @@ impl PartitionPipeline {
 
 fn score_window(
     baselines: &mut HashMap<Option<Arc<str>>, Baseline>,
-    detector: &mut Detector,
-    window: ClosedWindow,
+    shared: &mut Shared,
+    mut window: ClosedWindow,
 ) -> ScoredWindow {
     let baseline = baselines.entry(window.stream.service.clone()).or_default();
     if window.first {
         *baseline = Baseline::default();
     }
-    detector.score(window, baseline)
+    redact_samples(&shared.redactor, &mut window);
+    shared.detector.score(window, baseline)
+}
+
+/// Makes the samples fit to be shown. Templates are so already, see [`TemplateDictionary`].
+fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
+    let shown = |sample: &Box<str>| -> Box<str> {
+        let shown = redactor.text(sample);
+        let end = shown.floor_char_boundary(SAMPLE_BYTES_MAX);
+        shown.split_at(end).0.into()
+    };
+    let samples: Vec<_> = window.content.samples.iter().map(shown).collect();
+    // An open window shares its content with the windower: copied only if need be.
+    if samples != window.content.samples {
+        Arc::make_mut(&mut window.content).samples = samples;
+    }
 }

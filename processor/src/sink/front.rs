@@ -24,7 +24,10 @@ use super::{
     results::{self, RESULTS_QUEUE_MAX, ResultsConfig},
     store::{PartitionHealth, Store, StoreConfig, Writer, WriterQueue},
 };
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    redact::{RedactError, RedactionConfig, Redactor},
+};
 
 /// Acks that may wait for the consumer. It drains them at least every second, so more room only
 /// lets sinks run on; with less they wait for it.
@@ -46,6 +49,8 @@ pub struct SinksConfig {
     pub alarm_file: AlarmFileConfig,
     /// The dead-letter topic.
     pub dead_letter: DeadLetterConfig,
+    /// What is masked in dead letters.
+    pub redaction: RedactionConfig,
 }
 
 /// What the sinks are started with.
@@ -87,6 +92,9 @@ pub enum SinkError {
         /// Why.
         source: std::io::Error,
     },
+    /// A redaction rule cannot be used.
+    #[error(transparent)]
+    Redact(#[from] RedactError),
 }
 
 /// What was left when the sinks were closed: windows and letters not acknowledged. None of it is
@@ -198,7 +206,7 @@ impl Sinks {
         let letters = dead_letter::start(
             producer("dead_letter", &config.dead_letter.topic, LETTERS_QUEUE_MAX),
             &config.dead_letter,
-            metrics,
+            (metrics, Redactor::new(&config.redaction)?),
         )?;
         let alarms = alarm_file::start(AlarmSetup {
             path: &config.alarm_file.path,

@@ -67,7 +67,8 @@ pub struct DeadLetter {
     pub span: OffsetSpan,
     /// Why it was not scored.
     pub rejected: Rejected,
-    /// The payload, cut to [`DEAD_LETTER_BYTES_MAX`].
+    /// The payload as it came, cut to [`DEAD_LETTER_BYTES_KEPT_MAX`]. It goes out redacted and cut
+    /// to [`DEAD_LETTER_BYTES_MAX`].
     pub payload: Vec<u8>,
     /// Payload length before it was cut.
     pub payload_bytes: usize,
@@ -90,6 +91,8 @@ pub struct DeployJob {
 
 /// Most bytes of a payload copied into a dead letter: well under the 1 MB at which brokers refuse.
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a payload kept until then: redaction has to see a secret whole.
+pub const DEAD_LETTER_BYTES_KEPT_MAX: usize = DEAD_LETTER_BYTES_MAX + 4 * 1024;
 
 /// What a sink reports back.
 #[derive(Clone, Debug, PartialEq, Eq)]

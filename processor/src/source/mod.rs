@@ -29,6 +29,7 @@ pub use consumer::{SourceReport, spawn};
 pub use error::SourceError;
 pub use kafka_config::{AssignmentStrategy, GroupProtocol, KafkaConfig, KafkaConfigError};
 pub use kafka_properties::KafkaProperties;
+pub(crate) use kafka_properties::is_secret;
 pub use ledger::PartitionLedger;
 pub use metrics::{Heartbeat, OutcomeLabel, PartitionLabel, SourceMetrics};
 pub use preflight::check_topics;

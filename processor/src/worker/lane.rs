@@ -18,7 +18,7 @@ use crate::{
     pipeline::{PartitionPipeline, Shared, Step},
     recovery::Known,
     sink::{
-        AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, DeployJob, Sinks, WindowJob,
+        AssignmentId, DEAD_LETTER_BYTES_KEPT_MAX, DeadLetter, DeployJob, Sinks, WindowJob,
         store::RecoveredStream,
     },
     source::{CommitMetadata, IdleMark, PartitionLedger, StartPoint},
@@ -192,7 +192,7 @@ impl Running {
                     }
                     self.ledger.letter_opened(offset, max_event_time_before);
                     let payload = payload.unwrap_or_default();
-                    let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_MAX)];
+                    let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_KEPT_MAX)];
                     let letter = DeadLetter {
                         partition: self.partition.clone(),
                         span: OffsetSpan::of(offset),

@@ -62,6 +62,11 @@ impl Running {
         Self { child, log }
     }
 
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
@@ -86,11 +91,6 @@ impl Running {
     /// Asks it to open its alarm file anew.
     pub(crate) fn hang_up(&self) {
         self.signal("HUP");
-    }
-
-    /// Returns its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Returns all that it has logged.

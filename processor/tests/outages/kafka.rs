@@ -101,7 +101,11 @@ async fn a_broker_that_dies_during_a_commit_loses_none() {
     let mut stopping = fleet.take(number);
     stopping.terminate();
     let code = stopping.ends(STOPS_WITHIN).await;
-    assert!(code.is_some(), "ended by a signal:\n{}", stopping.log_tail());
+    assert!(
+        code.is_some(),
+        "ended by a signal:\n{}",
+        stopping.log_tail()
+    );
     broker.kill();
     broker.start_again();
     fleet.start();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
 };
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 use tokio_postgres::Client;
 use tracing::debug;
@@ -84,6 +84,13 @@ fn tls(config: &StoreConfig) -> Result<MakeTlsConnector, StoreError> {
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(StoreError::Tls)?;
     if let Some(path) = &config.ca_file {
         builder.set_ca_file(path).map_err(StoreError::Tls)?;
+    }
+    if let (Some(cert), Some(key)) = (&config.client_cert_file, &config.client_key_file) {
+        let pem = SslFiletype::PEM;
+        let set = builder.set_certificate_chain_file(cert);
+        set.and_then(|()| builder.set_private_key_file(key, pem))
+            .and_then(|()| builder.check_private_key())
+            .map_err(StoreError::Tls)?;
     }
     let verifies = config.verifies();
     if !verifies {
