@@ -29,7 +29,6 @@ mod lane;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    process,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -453,7 +452,7 @@ impl RecordHandler for Worker {
             self.ready.retain(|ready| ready != partition);
         }
         let drained = |worker: &Self| {
-            fail_point!("revoke.draining", |_| process::abort());
+            fail_point!("revoke.draining", |_| std::process::abort());
             worker.owed(partitions) == 0
         };
         if !lost && !self.turns_until(deadline, drained) {
