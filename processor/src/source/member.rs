@@ -87,8 +87,12 @@ pub(super) struct Member<H> {
     in_flight: Option<(Instant, Vec<CommitPoint>)>,
     /// Partitions are paused for lack of room.
     throttled: bool,
+    /// When the lag of a partition that is not fetched was last asked for, and of which.
+    lag_asked: (Option<Instant>, usize),
     /// The handler was told that reading is disturbed.
     disturbed: bool,
+    /// All partitions were lost, and the group has not dealt them out again since.
+    cut_off: bool,
     /// No more records are handed over.
     closing: bool,
     /// Something that was done was not committed before its partition went.
@@ -116,7 +120,9 @@ impl<H: RecordHandler> Member<H> {
             committed_at: Instant::now(),
             in_flight: None,
             throttled: false,
+            lag_asked: (None, 0),
             disturbed: false,
+            cut_off: false,
             closing: false,
             left_uncommitted: false,
             all_revoked: false,
@@ -169,6 +175,8 @@ impl<H: RecordHandler> Member<H> {
 
     /// Takes partitions on before they are assigned; returns where reading begins, where known.
     pub(super) fn assign(&mut self, broker: &impl Broker, partitions: &[i32]) -> Vec<Position> {
+        self.cut_off = false;
+        self.tell_disturbance();
         if partitions.is_empty() {
             return Vec::new();
         }
@@ -246,6 +254,7 @@ impl<H: RecordHandler> Member<H> {
             self.metrics.forget(*partition);
         }
         self.all_revoked = self.partitions.is_empty();
+        self.cut_off = lost && self.all_revoked;
         self.count_partitions();
         self.tell_disturbance();
     }
@@ -280,6 +289,7 @@ impl<H: RecordHandler> Member<H> {
         self.rewind(broker);
         self.resolve_due(broker);
         self.start_ready(broker);
+        self.measure_lag(broker);
         self.commit_due(broker);
         self.turned_at = Instant::now();
     }

@@ -30,7 +30,6 @@ mod notes;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    process,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -487,7 +486,7 @@ impl RecordHandler for Worker {
             self.ready.retain(|ready| ready != partition);
         }
         let drained = |worker: &Self| {
-            fail_point!("revoke.draining", |_| process::abort());
+            fail_point!("revoke.draining", |_| std::process::abort());
             worker.owed(partitions) == 0
         };
         if !lost && !self.turns_until(deadline, drained) {

@@ -33,6 +33,16 @@ pub(crate) async fn create_topic(brokers: &str, name: &str, partitions: i32) {
     for outcome in admin.create_topics([&topic], &options).await.unwrap() {
         outcome.unwrap();
     }
+    // The controller has it; the broker learns of it a moment later.
+    let deadline = Instant::now() + PATIENCE;
+    let known = || {
+        let metadata = admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
+        metadata.topics()[0].partitions().len() == usize::try_from(partitions).unwrap()
+    };
+    while !known() {
+        assert!(Instant::now() < deadline, "the broker does not know `{name}`");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Writes the lines of `file` to a partition, in their order.

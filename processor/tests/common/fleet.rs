@@ -11,7 +11,8 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -53,14 +54,24 @@ const SETTINGS: [(&str, &str); 4] = [
     ("LOGGUARD_WINDOW__IDLE_FINAL_S", "86400"),
 ];
 
-/// Returns the directory of a model, trained at the first call.
+/// Returns the directory of a model. It is trained once for all test binaries: a day of lines takes
+/// most of a minute in a build for tests.
 pub(crate) fn model_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fleet");
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("training.jsonl"), events::text(&TRAINING.lines())).unwrap();
-        run_well(&dir, ["train", "--input", "training.jsonl"]);
+        let lock = File::create(dir.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let program = fs::metadata(env!("CARGO_BIN_EXE_logguard")).unwrap();
+        let (made, length) = (program.modified().unwrap(), program.len());
+        let trained_by = format!("{made:?}, {length} bytes, on {TRAINING:?}");
+        let note = dir.join("trained-by");
+        if fs::read_to_string(&note).ok().as_ref() != Some(&trained_by) {
+            fs::write(dir.join("training.jsonl"), events::text(&TRAINING.lines())).unwrap();
+            run_well(&dir, ["train", "--input", "training.jsonl"]);
+            fs::write(note, trained_by).unwrap();
+        }
         dir.join("model")
     })
 }

@@ -132,7 +132,7 @@ impl Wrong {
         let end = (line.time_ms.div_euclid(WINDOW_MS) + 1) * WINDOW_MS;
         if line.time_ms - line.record_ms > 5 * 60_000 {
             Some("future")
-        } else if end <= newest_ms - LATENESS_MS {
+        } else if end <= newest_ms.saturating_sub(LATENESS_MS) {
             Some("late")
         } else {
             None

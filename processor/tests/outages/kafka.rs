@@ -60,7 +60,8 @@ async fn a_broker_away_for_half_a_minute_is_waited_for() {
         let processor = fleet.processor(number);
         disturbed += i32::from(!says_yes(processor, "/readyz"));
     }
-    assert!(disturbed > 0, "nobody noticed");
+    let log = fleet.processor(processors[0]).log_tail();
+    assert!(disturbed > 0, "nobody noticed:\n{log}");
     broker.start_again();
     // What comes next goes on where the first lines ended, at the latest.
     let flow = fleet.flow(load(86_400 + 4 * 3_600));
@@ -75,7 +76,7 @@ async fn a_broker_that_dies_during_a_commit_loses_none() {
         name: "broker-commit",
         partitions: PARTITIONS,
         settings: &[
-            ("LOGGUARD_KAFKA__COMMIT_INTERVAL_MS", "20"),
+            ("LOGGUARD_KAFKA__COMMIT_INTERVAL_MS", "50"),
             ("LOGGUARD_KAFKA__SHUTDOWN_TIMEOUT_MS", "3000"),
         ],
     };

@@ -13,9 +13,9 @@ use crate::program::Running;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the sum of a metric over its labels that have all of `labels` (`sink="store"`); 0 where
-/// there is none.
+/// there is none (yet).
 pub(crate) fn metric(processor: &Running, name: &str, labels: &[&str]) -> f64 {
-    let (_, text) = get(processor, "/metrics");
+    let (_, text) = get(processor, "/metrics").unwrap_or_default();
     let values = text.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, labelled) = series.split_once('{').unwrap_or((series, ""));
@@ -27,12 +27,12 @@ pub(crate) fn metric(processor: &Running, name: &str, labels: &[&str]) -> f64 {
 
 /// Returns whether `/livez` or `/readyz` says yes.
 pub(crate) fn says_yes(processor: &Running, path: &str) -> bool {
-    get(processor, path).0.contains(" 200 ")
+    get(processor, path).is_some_and(|(status, _)| status.contains(" 200 "))
 }
 
-/// Returns status line and body of what the processor answers.
-fn get(processor: &Running, path: &str) -> (String, String) {
-    let address = address(processor).expect("the processor serves HTTP");
+/// Returns status line and body of what the processor answers; `None` before it serves.
+fn get(processor: &Running, path: &str) -> Option<(String, String)> {
+    let address = address(processor)?;
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
@@ -41,7 +41,7 @@ fn get(processor: &Running, path: &str) -> (String, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.lines().next().unwrap_or_default();
-    (status.to_owned(), body.to_owned())
+    Some((status.to_owned(), body.to_owned()))
 }
 
 fn address(processor: &Running) -> Option<String> {

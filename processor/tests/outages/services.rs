@@ -9,12 +9,17 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
 use crate::common::{database_url, kafka_brokers};
 
+/// Far longer than a process takes to die.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(20);
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
 /// Stops the service once its input ends, be it because the test process is gone.
 const WATCH: &str = r#"trap '' HUP INT TERM; read -r _; "$0" stop --dir "$1""#;
@@ -84,19 +89,20 @@ impl Service {
         self.run(&["start", "--test", "--port", &self.port]);
     }
 
-    /// Ends all its processes at once.
+    /// Ends all its processes at once, and waits until they are gone.
     pub(crate) fn kill(&self) {
+        let processes = self.processes();
         self.signal("KILL");
+        let deadline = Instant::now() + PATIENCE;
+        while !processes.iter().all(|it| is_gone(it)) {
+            assert!(Instant::now() < deadline, "{processes:?} do not go away");
+            thread::park_timeout(POLL_EVERY);
+        }
     }
 
     /// Stops all its processes in their tracks.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
-    }
-
-    /// Lets them go on.
-    pub(crate) fn thaw(&self) {
-        self.signal("CONT");
     }
 
     fn run(&self, args: &[&str]) -> String {
@@ -136,12 +142,15 @@ impl Service {
     }
 }
 
+/// Returns whether a process is gone, or only its parent knows of it still.
+fn is_gone(process: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
+    matches!(state.flatten(), None | Some('Z' | 'X'))
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
-        // Nobody needs its data any more, so it need not stop in order.
-        if !self.processes().is_empty() {
-            self.signal("KILL");
-        }
         if let Some(mut stdin) = self.watch.stdin.take() {
             // It may have been ended with this process's group.
             stdin.write_all(b"\n").ok();

@@ -9,7 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -214,16 +214,16 @@ impl Appender {
         } else {
             text.to_owned()
         };
-        fail_point!("alarm_file.before_write", |_| process::abort());
+        fail_point!("alarm_file.before_write", |_| std::process::abort());
         let written = loop {
             match open.file.write(closed.as_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }
         };
-        fail_point!("alarm_file.written", |_| process::abort());
+        fail_point!("alarm_file.written", |_| std::process::abort());
         if written < closed.len() {
-            fail_point!("alarm_file.torn", |_| process::abort());
+            fail_point!("alarm_file.torn", |_| std::process::abort());
             if locked && open.regular {
                 open.file.set_len(before)?;
             }

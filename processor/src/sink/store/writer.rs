@@ -1,7 +1,7 @@
 //! The task that writes rows: takes what waits, writes it in one statement, repeats until it is
 //! stored.
 
-use std::{process, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use fail::fail_point;
 use tokio::sync::mpsc;
@@ -118,7 +118,7 @@ impl Writer {
         while let Some(mut part) = parts.pop() {
             match self.write_until_stored(&part).await {
                 Some(Ok(outcomes)) => {
-                    fail_point!("store.written", |_| process::abort());
+                    fail_point!("store.written", |_| std::process::abort());
                     self.settle(part, &outcomes).await;
                 }
                 Some(Err(refusal)) if part.len() == 1 => {

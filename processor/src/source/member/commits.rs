@@ -1,9 +1,6 @@
 //! Commits of what the handler says is done.
 
-use std::{
-    process,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use fail::fail_point;
 use rdkafka::{consumer::CommitMode, error::KafkaError};
@@ -72,7 +69,7 @@ impl<H: RecordHandler> Member<H> {
         if points.is_empty() {
             return;
         }
-        fail_point!("commit.before", |_| process::abort());
+        fail_point!("commit.before", |_| std::process::abort());
         match broker.commit(&points, CommitMode::Async) {
             Ok(()) => self.in_flight = Some((Instant::now(), points)),
             Err(error) => self.report_commit(&error),
@@ -88,7 +85,7 @@ impl<H: RecordHandler> Member<H> {
         if points.is_empty() {
             return CommitOutcome::Committed;
         }
-        fail_point!("commit.before", |_| process::abort());
+        fail_point!("commit.before", |_| std::process::abort());
         match broker.commit(&points, CommitMode::Sync) {
             Ok(()) => {
                 self.confirm(points);
