@@ -135,6 +135,13 @@ impl Running {
             streams: progress,
         };
         let mut pipeline = PartitionPipeline::new(window, partition.clone(), recovered, baselines);
+        let (passed, mark) = match metadata.idle {
+            Some(mark) if mark.from <= lane.start.next => (Some(mark), None),
+            mark => (None, mark),
+        };
+        if let Some(mark) = passed {
+            pipeline.close_idle(shared, mark.time, steps);
+        }
         pipeline.close(shared, steps);
         tracing::info!(%partition, offset = lane.start.next.0, fence, "partition starts");
         Self {
@@ -148,7 +155,7 @@ impl Running {
             idle_since: None,
             provisional_through: None,
             cold,
-            mark: metadata.idle,
+            mark,
             held: None,
         }
     }
