@@ -153,6 +153,7 @@ impl Life {
             mark: metadata.idle,
             held: None,
         };
+        life.make_committed_move();
         let mut steps = Vec::new();
         life.pipeline.close(&mut life.shared, &mut steps);
         life.carry(steps);
@@ -168,7 +169,8 @@ impl Life {
         if self.held.is_some() || self.mark.is_some() {
             return;
         }
-        if let Some(mark) = self.ledger.mark_idle(due) {
+        let through = due.saturating_add(-2_000 - LENGTH_MS);
+        if let Some(mark) = self.ledger.mark_idle(due, through) {
             self.held = Some((mark, Vec::new()));
             self.move_watermark(due);
         }

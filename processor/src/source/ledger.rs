@@ -181,18 +181,19 @@ impl PartitionLedger {
     }
 
     /// Notes that the clock is about to move the largest event time to `time`, for all records from
-    /// the present position on. Returns the mark that says so: what follows from the move may be
+    /// the present position on, which makes the windows up to the one that starts at `through`
+    /// final. Returns the mark that says so: what follows from the move may be
     /// written once a commit point with this mark is committed, for then a restart makes the same
     /// move in the same place. `None`, and no move is to be made, while an earlier one still rides
     /// in the commits.
-    pub fn mark_idle(&mut self, time: EventTime) -> Option<IdleMark> {
-        let (committed, _) = self.committed;
-        if self.idle.is_some_and(|earlier| committed < earlier.from) {
+    pub fn mark_idle(&mut self, time: EventTime, through: EventTime) -> Option<IdleMark> {
+        if self.commit_point().1.idle.is_some() {
             return None;
         }
         self.idle = Some(IdleMark {
             from: self.position,
             time,
+            through,
         });
         self.idle
     }
@@ -214,8 +215,6 @@ impl PartitionLedger {
             *committed_next = next;
             committed.max_event_time = committed.max_event_time.max(max_event_time);
         }
-        // From its place on, the largest event time itself says it.
-        committed.idle = self.idle.filter(|mark| *committed_next < mark.from);
         committed.done_through = committed.done_through.max(
             // Windows not done are never before the end of what is done.
             match (self.closed_through, self.windows.first_key_value()) {
@@ -225,6 +224,10 @@ impl PartitionLedger {
                 (closed, _) => closed,
             },
         );
+        // From its place on the largest event time says it as well, but not what made windows final.
+        committed.idle = self.idle.filter(|mark| {
+            *committed_next < mark.from || committed.done_through < Some(mark.through)
+        });
         committed.partial = match self.partial {
             Partial::Through(last) if committed.done_through >= Some(last) => Partial::No,
             partial => partial,

@@ -55,6 +55,8 @@ pub struct IdleMark {
     pub from: NextOffset,
     /// The largest event time, as if a record had brought it.
     pub time: EventTime,
+    /// Start of the last window that it made final.
+    pub through: EventTime,
 }
 
 /// What rides in the metadata string of a committed offset.
@@ -68,7 +70,7 @@ pub struct CommitMetadata {
     pub done_through: Option<EventTime>,
     /// Windows not yet done that may lack lines.
     pub partial: Partial,
-    /// A move of the watermark beyond the committed offset.
+    /// A move of the watermark beyond the committed offset, or whose windows are not all done.
     pub idle: Option<IdleMark>,
 }
 

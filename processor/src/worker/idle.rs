@@ -46,23 +46,21 @@ impl Worker {
     /// Makes the open windows final that the partition's clock has passed, and moves its watermark
     /// just as far: what comes later than that is not late.
     fn close_idle(&mut self, partition: &TopicPartition, idle_for: Duration) {
-        let lateness_ms = self.settings.window.lateness_ms;
-        let Some(lane) = self.lanes.get_mut(partition) else {
+        let window = self.settings.window;
+        let Some(running) = self.running(partition) else {
             return;
         };
-        let Some(running) = &mut lane.running else {
+        let Some(end) = running.pipeline.windower().last_open_end() else {
             return;
         };
-        let last_end = running.pipeline.windower().last_open_end();
-        let Some(due) = last_end.map(|end| end.saturating_add(lateness_ms)) else {
-            return;
-        };
+        let due = end.saturating_add(window.lateness_ms);
+        let through = end.saturating_add(-window.length_ms);
         if clock_of(running, idle_for).is_none_or(|time| time < due) {
             return;
         }
         // What a cold start writes is provisional, and nothing of it is committed.
         if !running.cold {
-            let Some(mark) = running.ledger.mark_idle(due) else {
+            let Some(mark) = running.ledger.mark_idle(due, through) else {
                 return;
             };
             running.hold(mark);

@@ -142,6 +142,13 @@ impl Running {
             streams: progress,
         };
         let mut pipeline = PartitionPipeline::new(window, partition.clone(), recovered, baselines);
+        let (passed, mark) = match metadata.idle {
+            Some(mark) if mark.from <= lane.start.next => (Some(mark), None),
+            mark => (None, mark),
+        };
+        if let Some(mark) = passed {
+            pipeline.close_idle(shared, mark.time, steps);
+        }
         pipeline.close(shared, steps);
         tracing::info!(%partition, offset = lane.start.next.0, fence, "partition starts");
         Self {
@@ -156,7 +163,7 @@ impl Running {
             tally: Tally::default(),
             provisional_through: None,
             cold,
-            mark: metadata.idle,
+            mark,
             held: None,
         }
     }

@@ -262,9 +262,6 @@ impl Worker {
             // Nothing was read yet: the position stays, and the ledger never moves it back.
             running.advance(NextOffset(0));
         }
-        if let Some(next) = self.lanes.get(&partition).map(|lane| lane.start.next) {
-            self.make_committed_move(&partition, next);
-        }
         self.ready.push(partition);
     }
 
