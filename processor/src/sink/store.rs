@@ -19,6 +19,7 @@ mod error;
 mod features_row;
 mod json;
 mod models;
+mod raw_lines;
 mod row;
 mod templates;
 mod upsert;
@@ -31,11 +32,12 @@ use deadpool_postgres::Pool;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
-pub use config::{SslMode, StoreConfig, StoreKind};
+pub use config::{RawLinesKept, SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
+pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 
