@@ -21,6 +21,9 @@ mod json;
 mod models;
 mod raw_lines;
 mod row;
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "rates, for people")]
+mod speed;
 mod templates;
 mod upsert;
 mod writer;
