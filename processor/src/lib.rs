@@ -24,6 +24,7 @@ pub mod feedback;
 pub mod files;
 pub mod health;
 pub mod log;
+pub mod maintain;
 pub mod metrics;
 pub mod model;
 pub mod mutes;

@@ -22,10 +22,11 @@ use super::{
     metrics::{SinkMeter, SinkMetrics},
     producer::ProducerSetup,
     results::{self, RESULTS_QUEUE_MAX, ResultsConfig},
-    store::{PartitionHealth, Store, StoreConfig, Writer, WriterQueue},
+    store::{PartitionHealth, RawLines, Store, StoreConfig, Writer, WriterQueue},
 };
 use crate::{
     clock::Clock,
+    event::EventTime,
     redact::{RedactError, RedactionConfig, Redactor},
 };
 
@@ -146,6 +147,7 @@ struct BesideRows {
     deploys: DeployQueue,
     deploys_meter: SinkMeter,
     notes: tokio::sync::mpsc::Sender<Round>,
+    raw_lines: Option<RawLines>,
 }
 
 /// A sink's queue, and the count of what is in it.
@@ -216,9 +218,10 @@ impl Sinks {
             stop: stop.clone(),
             metrics,
         })?;
+        let redactor = Redactor::new(&config.redaction)?;
         let (store_queues, task) = setup
             .store
-            .map(|store| start_store(&store, &setup.runtime, (&acks, &stop), metrics))
+            .map(|store| start_store(&store, (&setup.runtime, redactor), (&acks, &stop), metrics))
             .unzip();
         let (rows, beside) = store_queues.unzip();
         let queue = |sender, sink| Queue {
@@ -290,6 +293,19 @@ impl Sinks {
         Ok(())
     }
 
+    /// Offers a record's line to the table of raw lines, if it is to be kept there. Best effort: it
+    /// needs no ack, and is dropped where there is no room. Never blocks.
+    pub fn offer_line(
+        &self,
+        place: (i32, i64),
+        payload: Option<&[u8]>,
+        record_time: Option<EventTime>,
+    ) {
+        if let Some(lines) = self.beside.as_ref().and_then(|it| it.raw_lines.as_ref()) {
+            lines.offer(place, payload, record_time);
+        }
+    }
+
     /// Hands over a dead letter; it needs one [`Ack::Letter`]. Never blocks.
     ///
     /// # Errors
@@ -347,20 +363,27 @@ impl Sinks {
 /// Starts what writes to the store, as one task.
 fn start_store(
     store: &Store,
-    runtime: &Handle,
+    (runtime, redactor): (&Handle, Redactor),
     (acks, stop): (&AckSender, &StopFlag),
     metrics: &SinkMetrics,
 ) -> (((WriterQueue, SinkMeter), BesideRows), JoinHandle<()>) {
     let (writer, rows) = Writer::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (deployer, deploys) = DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (noter, notes) = NoteWriter::new(store.clone(), metrics.health_notes_dropped.clone());
+    let (raw_lines, lines_writer) = RawLines::configured(store, redactor, metrics).unzip();
     let task = runtime.spawn(async move {
-        tokio::join!(writer.run(), deployer.run(), noter.run());
+        let lines = async {
+            if let Some(lines) = lines_writer {
+                lines.run().await;
+            }
+        };
+        tokio::join!(writer.run(), deployer.run(), noter.run(), lines);
     });
     let beside = BesideRows {
         deploys,
         deploys_meter: metrics.meter("deploys"),
         notes,
+        raw_lines,
     };
     (((rows, metrics.meter("store")), beside), task)
 }

@@ -24,7 +24,11 @@ mod models;
 mod mutes;
 mod partition_health;
 mod provenance;
+mod raw_lines;
 mod row;
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "rates, for people")]
+mod speed;
 mod templates;
 mod upsert;
 mod writer;
@@ -37,7 +41,7 @@ use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
 pub use alarms::{ALARMS_PAGE_MAX, AlarmAction, AlarmQuery, JudgedWindow, StoredAlarm};
-pub use config::{SslMode, StoreConfig, StoreKind};
+pub use config::{RawLinesKept, SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub use deploys::DeploySource;
 pub(crate) use error::Chain;
@@ -46,6 +50,7 @@ pub use features_row::TEMPLATES_LISTED_MAX;
 pub use mutes::{Feedback, MUTES_MAX, StoredMute};
 pub use partition_health::PartitionHealth;
 pub use provenance::StoredScore;
+pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 
