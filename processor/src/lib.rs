@@ -21,6 +21,7 @@ pub mod features;
 pub mod feedback;
 pub mod files;
 pub mod health;
+pub mod maintain;
 pub mod metrics;
 pub mod model;
 pub mod mutes;

@@ -12,7 +12,7 @@ use logguard::{
     cli::{Cli, Command, ConfigCommand, ModelCommand},
     clock::Clock,
     config::{Config, LogFormat},
-    evidence, exit, feedback,
+    evidence, exit, feedback, maintain,
     model::Bundle,
     replay, run, train,
 };
@@ -47,6 +47,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Acknowledge(args) => feedback::acknowledge(&config, &args, stdout),
         Command::Feedback(args) => feedback::feedback(&config, &args, &Clock::system(), stdout),
         Command::Mutes(args) => feedback::mutes(&config, &args, &Clock::system(), stdout),
+        Command::Maintain(args) => maintain::maintain(&config, &args, stdout),
         Command::Model {
             command: ModelCommand::Show { json, .. },
         } => show_model(&config, json, stdout),

@@ -20,11 +20,17 @@ fn store_config(database: &TestDatabase) -> StoreConfig {
     }
 }
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 10] = [
     "V1__anomaly_results",
     "V2__owner",
     "V3__log_events",
     "V4__anomaly_summary_hourly",
+    "V5__window_features",
+    "V6__log_templates",
+    "V7__alarms",
+    "V8__models",
+    "V9__deploys",
+    "V10__anomaly_summary_daily",
 ];
 
 async fn run(database: &TestDatabase) -> Result<MigrateReport, StoreError> {
@@ -44,10 +50,10 @@ async fn an_empty_database_gets_the_schema_and_a_second_run_nothing() {
     };
     let first = run(&database).await.unwrap();
     assert_eq!(plain(&first), MIGRATIONS);
-    assert_eq!(first.version, 4);
+    assert_eq!(first.version, 10);
     let second = run(&database).await.unwrap();
     assert_eq!(second.applied, Vec::<String>::new());
-    assert_eq!(second.version, 4);
+    assert_eq!(second.version, 10);
     check(&store_config(&database)).await.unwrap();
 }
 
@@ -162,7 +168,7 @@ async fn a_newer_schema_is_left_alone_and_will_do_for_running() {
             error,
             StoreError::SchemaNewer {
                 found: 99,
-                known: 4,
+                known: 10,
                 ..
             }
         ),

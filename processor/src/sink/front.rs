@@ -20,9 +20,9 @@ use super::{
     metrics::{SinkMeter, SinkMetrics},
     producer::ProducerSetup,
     results::{self, RESULTS_QUEUE_MAX, ResultsConfig},
-    store::{Store, StoreConfig, Writer, WriterQueue},
+    store::{RawLines, Store, StoreConfig, Writer, WriterQueue},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, event::EventTime};
 
 /// Acks that may wait for the consumer. It drains them at least every second, so more room only
 /// lets sinks run on; with less they wait for it.
@@ -117,6 +117,7 @@ pub struct Sinks {
     results: Queue<WindowJob>,
     alarms: Queue<WindowJob>,
     letters: Queue<DeadLetter>,
+    raw_lines: Option<RawLines>,
     dropped: StopFlag,
 }
 
@@ -195,14 +196,21 @@ impl Sinks {
             stop: stop.clone(),
             metrics,
         })?;
+        let raw_lines = |store| RawLines::configured(store, metrics);
+        let (raw_lines, lines_writer) = setup.store.as_ref().and_then(raw_lines).unzip();
         let (rows, task) = setup
             .store
             .map(|store| {
                 let (writer, queue) = Writer::new(store, acks.clone(), stop.clone(), metrics);
-                (
-                    (queue, metrics.meter("store")),
-                    setup.runtime.spawn(writer.run()),
-                )
+                let task = setup.runtime.spawn(async move {
+                    let lines = async {
+                        if let Some(lines) = lines_writer {
+                            lines.run().await;
+                        }
+                    };
+                    tokio::join!(writer.run(), lines);
+                });
+                ((queue, metrics.meter("store")), task)
             })
             .unzip();
         let queue = |sender, sink| Queue {
@@ -219,6 +227,7 @@ impl Sinks {
                 sender: letters.0,
                 meter: metrics.meter("dead_letter"),
             },
+            raw_lines,
             dropped: dropped.clone(),
         };
         let threads = [
@@ -271,6 +280,19 @@ impl Sinks {
         }
         self.results.send(job);
         Ok(())
+    }
+
+    /// Offers a record's line to the table of raw lines, if it is to be kept there. Best effort: it
+    /// needs no ack, and is dropped where there is no room. Never blocks.
+    pub fn offer_line(
+        &self,
+        place: (i32, i64),
+        payload: Option<&[u8]>,
+        record_time: Option<EventTime>,
+    ) {
+        if let Some(lines) = &self.raw_lines {
+            lines.offer(place, payload, record_time);
+        }
     }
 
     /// Hands over a dead letter; it needs one [`Ack::Letter`]. Never blocks.

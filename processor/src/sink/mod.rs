@@ -14,6 +14,7 @@ pub mod alarm_file;
 mod alarm_id;
 pub mod dead_letter;
 mod front;
+pub mod maintain;
 mod metrics;
 pub mod migrate;
 mod producer;

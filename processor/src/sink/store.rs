@@ -1,7 +1,7 @@
 //! The store: rows in PostgreSQL, fenced, and what a new owner of a partition reads back.
 //!
 //! ```text
-//! WindowJob ──bounded queue──► batch (one row per key) ──one upsert──► anomaly_results ──► Ack
+//! WindowJob ──bounded queue──► batch (one row per key) ──one upsert──► anomaly_results, … ──► Ack
 //!                                                          │ joins owner FOR SHARE
 //! claim(partition) ──one statement──► owner.epoch + 1 and the streams' newest states
 //! ```
@@ -9,7 +9,9 @@
 //! A row is acknowledged when the statement that wrote it has committed, or when the stored row is
 //! a better one. A process that lost a partition writes nothing to it, however late it wakes up.
 
+mod alarm;
 mod alarms;
+mod arrays;
 mod batch;
 mod columns;
 mod config;
@@ -20,6 +22,7 @@ mod json;
 mod models;
 mod mutes;
 mod provenance;
+mod raw_lines;
 mod row;
 mod templates;
 mod upsert;
@@ -33,13 +36,14 @@ use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
 pub use alarms::{ALARMS_PAGE_MAX, AlarmAction, AlarmQuery, JudgedWindow, StoredAlarm};
-pub use config::{SslMode, StoreConfig, StoreKind};
+pub use config::{RawLinesKept, SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
 pub use mutes::{Feedback, MUTES_MAX, StoredMute};
 pub use provenance::StoredScore;
+pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 

@@ -390,6 +390,9 @@ impl RecordHandler for Worker {
         };
         running.idle_since = None;
         running.provisional_through = None;
+        let place = (partition.partition, record.offset);
+        self.sinks
+            .offer_line(place, record.payload, record.record_time);
         running
             .pipeline
             .record(&mut self.shared, record, &mut self.steps);

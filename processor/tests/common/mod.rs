@@ -109,6 +109,21 @@ pub(crate) async fn fresh_database() -> Option<TestDatabase> {
     })
 }
 
+/// Returns whether the server has TimescaleDB, without which a test passes over itself and says so.
+pub(crate) async fn offers_timescale(database: &TestDatabase) -> bool {
+    let sql = "SELECT FROM pg_available_extensions WHERE name = 'timescaledb'";
+    let client = database.client().await;
+    let offered = client.query_opt(sql, &[]).await.expect("a catalogue");
+    if offered.is_none() {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("a test");
+        let line = format!("SKIPPED: {test}: the server has no TimescaleDB\n");
+        let mut stderr = std::io::stderr().lock();
+        std::io::Write::write_all(&mut stderr, line.as_bytes()).expect("stderr takes a line");
+    }
+    offered.is_some()
+}
+
 /// Returns `url` with its database replaced by `name`.
 pub(crate) fn with_database(url: &str, name: &str) -> String {
     let (base, query) = url

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    columns::{FeaturesRow, ResultRow},
+    alarm::alarm_row,
+    columns::{AlarmRow, FeaturesRow, ResultRow},
     features_row::features_row,
     row::row,
 };
@@ -25,6 +26,7 @@ const PAIRS_MAX: usize = 20_000;
 pub(super) struct Entry {
     pub(super) row: ResultRow,
     pub(super) features: FeaturesRow,
+    pub(super) alarm: Option<AlarmRow>,
     pub(super) scored: Arc<ScoredWindow>,
     pub(super) fence: i64,
     pub(super) partition: TopicPartition,
@@ -43,7 +45,8 @@ pub(super) struct Batch {
 impl Batch {
     /// Adds a job. One whose key is there already is merged by the rule of the upsert (final beats
     /// provisional, complete beats partial, then later beats earlier); if it comes from another
-    /// assignment it is handed back, to open the next batch: only one of their fences can hold.
+    /// assignment it is handed back, to open the next batch: only one of their fences can hold. So is
+    /// one that takes an alarm back: the alarm is written first.
     pub(super) fn push(&mut self, job: WindowJob) -> Result<(), WindowJob> {
         let window = &job.scored.window;
         let key = (window.stream.clone(), window.bounds);
@@ -53,6 +56,7 @@ impl Batch {
             self.entries.push(Entry {
                 row: row(&job),
                 features: features_row(&job.scored),
+                alarm: alarm_row(&job),
                 scored: Arc::clone(&job.scored),
                 fence: job.fence,
                 partition: window.stream.partition.clone(),
@@ -65,10 +69,16 @@ impl Batch {
         if entry.fence != job.fence || entry.assignment != job.assignment {
             return Err(job);
         }
-        let later = row(&job);
+        let (later, alarm) = (row(&job), alarm_row(&job));
+        let replaces = replaces(&later, &entry.row);
+        if replaces && entry.alarm.is_some() && alarm.is_none() {
+            // What was said stays in the table, though the window turned out to be none.
+            return Err(job);
+        }
         entry.acks.push(window_ack(&job));
-        if replaces(&later, &entry.row) {
+        if replaces {
             entry.row = later;
+            entry.alarm = alarm;
             entry.features = features_row(&job.scored);
             entry.scored = job.scored;
         }

@@ -120,3 +120,39 @@ table! {
         lines: i64 => "int8",
     }
 }
+
+table! {
+    /// What `alarms` has beside the columns it shares with `anomaly_results`.
+    AlarmRow,
+    /// Rows of `alarms` turned sideways.
+    AlarmColumns {
+        alarm_id: String => "text",
+        threshold: f64 => "float8",
+        samples: Json => "jsonb",
+        max_event_time_before: Option<DateTime<Utc>> => "timestamptz",
+        state_window_start: Option<DateTime<Utc>> => "timestamptz",
+        state_window_end: Option<DateTime<Utc>> => "timestamptz",
+        lateness_ms: i64 => "int8",
+    }
+}
+
+/// The columns of `alarms` that are those of its row in `anomaly_results`.
+pub(super) const ALARM_SHARED: [&str; 17] = [
+    "window_start",
+    "window_end",
+    "stream",
+    "topic",
+    "partition",
+    "service",
+    "provisional",
+    "stale",
+    "anomaly_score",
+    "severity",
+    "log_count",
+    "error_count",
+    "critical_count",
+    "explanation",
+    "first_offset",
+    "next_offset",
+    "model_checksum",
+];

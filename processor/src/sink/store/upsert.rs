@@ -3,12 +3,15 @@
 //!
 //! ```text
 //! arrays ──► input ──► valid (fence holds) ──► anomaly_results ──► stored ──┬─► window_features
-//!                                                                           └─► log_templates
+//!                                                                           ├─► log_templates
+//!                                                                           └─► alarms
 //! ```
 //!
 //! Only rows that took their place in `anomaly_results` have anything written elsewhere.
 
-use super::columns::{Column, FeaturesRow, LinesRow, ResultRow, TemplateRow};
+use super::columns::{
+    ALARM_SHARED, AlarmRow, Column, FeaturesRow, LinesRow, ResultRow, TemplateRow,
+};
 
 /// Columns that a conflict leaves as they are: the key.
 const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
@@ -16,7 +19,8 @@ const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
 /// Returns the statement.
 ///
 /// `$1` is the consumer group; then come the arrays of the result rows, of their features and of
-/// their fences, then those of the templates and of their lines. The answer has one line per row
+/// their fences, then those of the templates and of their lines, then those of the alarms and of the
+/// numbers of their rows. The answer has one line per row
 /// whose fence still holds: its number (from 1), and whether it was written or gave way to a better
 /// one.
 ///
@@ -27,12 +31,16 @@ const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
 /// Lines are counted with the first final row of a window, `final_revision` 1, and never again. The
 /// number is worked out on the row version that the conflict locked: what the statement's snapshot
 /// says of the row may be overtaken by an attempt that was given up and still runs.
+///
+/// An alarm follows its row, so a final one replaces a provisional one and never the reverse. One
+/// whose final row is no anomaly stays as it was said. What people made of it is never touched.
 pub(super) fn upsert_sql() -> String {
     let mut params = Params(1);
     let results = ResultRow::COLUMNS;
     let input = params.arrays(&[results, FeaturesRow::COLUMNS, &[("fence", "int8[]")]].concat());
     let templates = params.arrays(TemplateRow::COLUMNS);
     let lines = params.arrays(LinesRow::COLUMNS);
+    let alarms = params.arrays(&[AlarmRow::COLUMNS, &[("number", "int8[]")]].concat());
     format!(
         "WITH input AS (
            SELECT * FROM UNNEST({input}) WITH ORDINALITY
@@ -81,6 +89,14 @@ pub(super) fn upsert_sql() -> String {
            SET first_seen = least(known.first_seen, EXCLUDED.first_seen),
                last_seen = greatest(known.last_seen, EXCLUDED.last_seen),
                count = known.count + EXCLUDED.count
+         ), raised AS (
+           INSERT INTO alarms AS raised ({alarm_list}, reasons, {shared})
+           SELECT {alarm_values}, {reasons}, {valid_shared}
+           FROM UNNEST({alarms}) AS alarms({alarm_list}, number)
+             JOIN stored USING (number) JOIN valid USING (number)
+           ON CONFLICT (alarm_id) DO UPDATE
+           SET {alarm_assignments}, reasons = EXCLUDED.reasons, {shared_assignments}
+           WHERE raised.provisional OR NOT EXCLUDED.provisional
          )
          SELECT valid.number, stored.number IS NOT NULL
          FROM valid LEFT JOIN stored USING (number)",
@@ -88,6 +104,15 @@ pub(super) fn upsert_sql() -> String {
         assignments = assignments(results),
         features_list = names(FeaturesRow::COLUMNS),
         features_assignments = assignments(FeaturesRow::COLUMNS),
+        alarm_list = names(AlarmRow::COLUMNS),
+        alarm_values = alarm_values(),
+        reasons = texts("valid.explanation -> 'reasons'"),
+        alarm_assignments = assignments(AlarmRow::COLUMNS),
+        shared = ALARM_SHARED.join(", "),
+        valid_shared = ALARM_SHARED.map(|name| format!("valid.{name}")).join(", "),
+        shared_assignments = ALARM_SHARED
+            .map(|name| format!("{name} = EXCLUDED.{name}"))
+            .join(", "),
         key = KEY.join(", "),
         valid_key = KEY.map(|name| format!("valid.{name}")).join(", "),
     )
@@ -110,6 +135,20 @@ impl Params {
 fn names(columns: &[Column]) -> String {
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
     names.join(", ")
+}
+
+/// Arrays of arrays cannot be unnested one level deep: lists of texts travel as JSON.
+fn texts(json: &str) -> String {
+    format!("ARRAY(SELECT jsonb_array_elements_text({json}))")
+}
+
+fn alarm_values() -> String {
+    let value = |(name, array): &Column| match *array {
+        "jsonb[]" => texts(&format!("alarms.{name}")),
+        _ => format!("alarms.{name}"),
+    };
+    let values: Vec<_> = AlarmRow::COLUMNS.iter().map(value).collect();
+    values.join(", ")
 }
 
 fn assignments(columns: &[Column]) -> String {

@@ -4,13 +4,12 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
-use tokio_postgres::types::ToSql;
 use tracing::error;
 
 use super::{
     Store, StoreError,
+    arrays::Arrays,
     batch::{Batch, Entry},
-    columns::{FeaturesColumns, LinesColumns, ResultColumns, TemplateColumns},
     error::{Chain, is_refused},
     templates::TemplateLines,
     upsert::upsert_sql,
@@ -158,23 +157,10 @@ impl Writer {
     }
 
     async fn write(&self, entries: &[Entry]) -> Result<Vec<RowOutcome>, WriteError> {
-        let (mut rows, mut features) = (ResultColumns::default(), FeaturesColumns::default());
-        for entry in entries {
-            rows.push(&entry.row);
-            features.push(&entry.features);
-        }
-        let fences: Vec<i64> = entries.iter().map(|entry| entry.fence).collect();
         let counted = TemplateLines::of(entries);
-        let (mut templates, mut lines) = (TemplateColumns::default(), LinesColumns::default());
-        counted.templates.iter().for_each(|it| templates.push(it));
-        counted.lines.iter().for_each(|it| lines.push(it));
+        let arrays = Arrays::of(entries, &counted);
         let group = &*self.store.group;
-        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&group];
-        params.extend(rows.params());
-        params.extend(features.params());
-        params.push(&fences);
-        params.extend(templates.params());
-        params.extend(lines.params());
+        let params = arrays.params(&group);
         let answer = self.store.query("write rows", &self.upsert, &params).await;
         let rows = answer.map_err(|error| match error {
             StoreError::Statement { source, .. } if is_refused(&source) => {

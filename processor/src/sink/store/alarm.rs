@@ -1,0 +1,25 @@
+//! An alarm as a row: what was said and the records it rests on, so that it can be proved again.
+
+use super::{
+    columns::AlarmRow,
+    json::{Json, without_nul},
+};
+use crate::sink::{WindowJob, alarm_file::has_alarm, alarm_id};
+
+/// Returns the alarm of a window, if it raises one; the window's own columns are not repeated.
+pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
+    has_alarm(job).then(|| {
+        let scored = &*job.scored;
+        let window = &scored.window;
+        let samples: Vec<_> = window.content.samples.iter().map(|it| &**it).collect();
+        AlarmRow {
+            alarm_id: without_nul(&alarm_id(scored)),
+            threshold: scored.threshold,
+            samples: Json::of(&samples),
+            max_event_time_before: window.max_event_time_before.map(|it| it.to_datetime()),
+            state_window_start: window.previous.map(|it| it.start.to_datetime()),
+            state_window_end: window.previous.map(|it| it.end.to_datetime()),
+            lateness_ms: window.lateness_ms,
+        }
+    })
+}
