@@ -42,6 +42,7 @@ use crate::{
     health::Health,
     metrics::PipelineMetrics,
     model::ScoredWindow,
+    mutes::MutesReceiver,
     pipeline::{Shared, Step},
     recovery::{Known, Recovery, RecoveryDesk},
     sink::{Ack, AssignmentId, Sinks},
@@ -78,6 +79,8 @@ pub struct WorkerParts {
     pub acks: Receiver<Ack>,
     /// Asks the store on assignment.
     pub desk: RecoveryDesk,
+    /// Brings what is muted.
+    pub mutes: MutesReceiver,
     /// Tells how old an alarm is and how long a partition has been idle.
     pub clock: Clock,
     /// Told of every turn.
@@ -96,6 +99,7 @@ pub struct Worker {
     sinks: Sinks,
     acks: Receiver<Ack>,
     desk: RecoveryDesk,
+    mutes: MutesReceiver,
     ready: Vec<TopicPartition>,
     rewinds: Vec<TopicPartition>,
     assignments: AssignmentId,
@@ -116,6 +120,7 @@ impl Worker {
             sinks,
             acks,
             desk,
+            mutes,
             clock,
             health,
             metrics,
@@ -129,6 +134,7 @@ impl Worker {
             sinks,
             acks,
             desk,
+            mutes,
             ready: Vec::new(),
             rewinds: Vec::new(),
             assignments: 0,
@@ -284,6 +290,9 @@ impl Worker {
         self.health.turn();
         self.take_acks();
         self.take_recoveries();
+        if let Ok(mutes) = self.mutes.try_recv() {
+            self.shared.set_mutes(mutes);
+        }
         let now = self.clock.instant();
         if now.saturating_duration_since(self.checked) >= CHECK_EVERY {
             self.checked = now;
