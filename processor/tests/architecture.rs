@@ -25,13 +25,14 @@ const MAY_IMPORT: [(&str, &[&str]); 7] = [
 ];
 
 /// The stages whose outcome may depend on their input only.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "event.rs",
     "decode",
     "window",
     "features",
     "model",
     "pipeline.rs",
+    "rescore.rs",
     "source/ledger.rs",
 ];
 const IMPURE: [&str; 8] = [

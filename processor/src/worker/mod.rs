@@ -312,6 +312,7 @@ impl Worker {
             streams: running()
                 .map(|it| it.pipeline.windower().stream_count())
                 .sum(),
+            mutes: self.shared.mutes().len(),
             windows_pending: running().map(|it| it.ledger.windows_closed_pending()).sum(),
             letters_pending: running().map(|it| it.ledger.letters_pending()).sum(),
             templates: self.shared.dictionary().len(),
