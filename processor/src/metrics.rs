@@ -26,6 +26,8 @@ pub struct PipelineMetrics {
     windows: Counter,
     lines: Counter,
     anomalies: Counter,
+    muted: Counter,
+    mutes: Gauge,
     overflow_lines: Counter,
     outbox: Gauge,
     open_windows: Gauge,
@@ -61,6 +63,11 @@ impl PipelineMetrics {
             self.anomalies.clone(),
         );
         registry.register(
+            "muted",
+            "Windows that are no anomalies because part of them is muted",
+            self.muted.clone(),
+        );
+        registry.register(
             "overflow_lines",
             "Lines not told apart because their window had too many templates or services",
             self.overflow_lines.clone(),
@@ -73,6 +80,7 @@ impl PipelineMetrics {
                 &self.open_windows,
             ),
             ("streams", "Streams known", &self.streams),
+            ("mutes", "Mutes known, expired ones included", &self.mutes),
             (
                 "windows_pending",
                 "Final windows not yet durable everywhere",
@@ -117,6 +125,9 @@ impl PipelineMetrics {
         if scored.verdict.is_anomaly {
             self.anomalies.inc();
         }
+        if scored.verdict.muted {
+            self.muted.inc();
+        }
     }
 
     /// Sets every gauge.
@@ -127,6 +138,7 @@ impl PipelineMetrics {
         set(&self.outbox, gauges.outbox);
         set(&self.open_windows, gauges.open_windows);
         set(&self.streams, gauges.streams);
+        set(&self.mutes, gauges.mutes);
         set(&self.windows_pending, gauges.windows_pending);
         set(&self.letters_pending, gauges.letters_pending);
         set(&self.templates, gauges.templates);
@@ -144,6 +156,8 @@ pub struct Gauges {
     pub open_windows: usize,
     /// Streams known.
     pub streams: usize,
+    /// Mutes known, expired ones included.
+    pub mutes: usize,
     /// Final windows not yet durable everywhere.
     pub windows_pending: usize,
     /// Dead letters not yet durable.

@@ -14,8 +14,11 @@ use chrono::{DateTime, Utc};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::{
+    alarms,
+    config::Config,
     event::EventTime,
     model::Mutes,
+    run,
     sink::store::{Store, StoreError},
 };
 
@@ -39,6 +42,17 @@ pub fn active_from(now: DateTime<Utc>, length_ms: i64) -> DateTime<Utc> {
 #[must_use]
 pub fn ends_at(now: DateTime<Utc>) -> DateTime<Utc> {
     now + LEAD
+}
+
+/// Reads what is muted, once.
+///
+/// # Errors
+/// The database cannot be reached or refuses, or its schema is too old.
+pub(crate) fn read(config: &Config) -> anyhow::Result<Mutes> {
+    run::runtime()?.block_on(async {
+        let store = alarms::open_store(config).await?;
+        Ok(store.mutes().await?)
+    })
 }
 
 /// Starts asking on the current runtime, until the receiver is gone.

@@ -289,6 +289,12 @@ impl Shared {
         self.detector.set_mutes(mutes);
     }
 
+    /// Returns what is muted.
+    #[must_use]
+    pub fn mutes(&self) -> &Mutes {
+        self.detector.mutes()
+    }
+
     /// Returns the checksum of the model.
     #[must_use]
     pub fn model_checksum(&self) -> &Arc<str> {

@@ -5,16 +5,17 @@
 //! the partition is revoked, and says after a while that the partition had better start without.
 //! Nothing here waits on the consumer thread.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 
 use crate::{
     event::{EventTime, TopicPartition},
+    model::Mutes,
     sink::{
         AssignmentId,
-        store::{Claim, RecoveredStream, Store},
+        store::{Claim, RecoveredStream, Store, StoreError},
     },
 };
 
@@ -43,6 +44,8 @@ pub enum Known {
         fence: i64,
         /// The streams' states.
         streams: Vec<RecoveredStream>,
+        /// What is muted, read after the claim: no window of the partition is judged with less.
+        mutes: Arc<Mutes>,
     },
     /// The store has not answered for its `claim_patience`; it is still being asked.
     Unreachable,
@@ -83,6 +86,7 @@ impl RecoveryDesk {
             let known = Known::Claimed {
                 fence: 0,
                 streams: Vec::new(),
+                mutes: Arc::default(),
             };
             deliver(
                 &answers,
@@ -107,10 +111,11 @@ impl RecoveryDesk {
                     },
                 );
             };
-            let claim = claim(&store, &partition, done_through, unreachable).await;
+            let (claim, mutes) = claim(&store, &partition, done_through, unreachable).await;
             let known = Known::Claimed {
                 fence: claim.fence,
                 streams: claim.streams,
+                mutes: Arc::new(mutes),
             };
             deliver(
                 &answers,
@@ -143,13 +148,17 @@ async fn claim(
     partition: &TopicPartition,
     done_through: Option<EventTime>,
     unreachable: impl Fn(),
-) -> Claim {
+) -> (Claim, Mutes) {
     let started = Instant::now();
     let mut told = false;
     let mut pause = BACKOFF.0;
     loop {
-        match store.claim(partition, done_through).await {
-            Ok(claim) => return claim,
+        let answer = async {
+            let claim = store.claim(partition, done_through).await?;
+            Ok::<_, StoreError>((claim, store.mutes().await?))
+        };
+        match answer.await {
+            Ok(answer) => return answer,
             Err(error) => {
                 tracing::warn!(%partition, %error, "partition waits for the store");
             }

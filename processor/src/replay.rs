@@ -30,6 +30,7 @@ use crate::{
     event::{EventTime, Partial, TopicPartition},
     files::{parse_time, read_events},
     model::{Bundle, Detector, ScoredWindow},
+    mutes,
     pipeline::{PartitionPipeline, Shared, Step},
     progress::CountBar,
     redact::Redactor,
@@ -95,9 +96,13 @@ impl<'a> Replay<'a> {
     ) -> anyhow::Result<Self> {
         check_window(config, &bundle)?;
         let window = config.window.window_config();
+        let mut shared = shared(config, bundle, partitions)?;
+        if args.database_url.is_some() {
+            shared.set_mutes(Arc::new(mutes::read(config)?));
+        }
         Ok(Self {
             config,
-            shared: shared(config, bundle, partitions)?,
+            shared,
             pipelines: HashMap::new(),
             steps: Vec::new(),
             evaluation: Evaluation::new(window.length_ms),

@@ -2,14 +2,22 @@
 //!
 //! ```text
 //! files ─► intake (decode, window) ─► Trainer ─► Bundle ─► model.json
+//!                                       ▲
+//! what people said of alarms, if asked ─┘
 //! ```
 //!
 //! Labels are not used. The old bundle stays in place until the new one is complete.
+
+mod judgements;
 
 use std::{
     io::{self, Write},
     sync::Arc,
 };
+
+use serde::Serialize;
+
+use self::judgements::{FeedbackUsed, Judgements};
 
 use crate::{
     cli::TrainArgs,
@@ -33,7 +41,8 @@ const CALIBRATION_WINDOWS_FEW: u64 = 200;
 /// Returns an error if a file cannot be read, if there is too little to learn from, or if the
 /// bundle cannot be written.
 pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let bundle = learn(config, args)?;
+    let mut judgements = Judgements::read(config, args)?;
+    let bundle = learn(config, args, &mut judgements)?;
     let calibrated = bundle.summary().calibration_windows;
     if calibrated < CALIBRATION_WINDOWS_FEW {
         tracing::warn!(
@@ -44,16 +53,33 @@ pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow:
     let path = bundle.save(&config.model.dir)?;
     let summary = bundle.summary();
     if args.json {
-        serde_json::to_writer(&mut *out, &summary)?;
+        let feedback = judgements.used();
+        serde_json::to_writer(&mut *out, &Report { summary, feedback })?;
         writeln!(out)?;
     } else {
         write_summary(&summary, out)?;
+        if let Some(used) = judgements.used() {
+            writeln!(
+                out,
+                "feedback     {} windows of false alarms taken as normal, {} of real ones left out",
+                used.false_alarms, used.real
+            )?;
+        }
         writeln!(out, "written to {}", path.display())?;
     }
     Ok(())
 }
 
-fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<Bundle> {
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    summary: BundleSummary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feedback: Option<FeedbackUsed>,
+}
+
+fn learn(config: &Config, args: &TrainArgs, judgements: &mut Judgements) -> anyhow::Result<Bundle> {
     let until = args.until.as_deref().map(parse_time).transpose()?;
     let redactor = Arc::new(Redactor::new(&config.redaction)?);
     let rules = mask_rules(config, &redactor);
@@ -67,12 +93,12 @@ fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<Bundle> {
     read_events(&args.input, &options, window.lateness_ms, &mut |item| {
         if until.is_none_or(|until| item.event.time < until) {
             intake.event(&mut dictionary, &item.event, item.offset, &mut steps);
-            add_closed(&mut trainer, &mut steps);
+            add_closed(&mut trainer, judgements, &mut steps);
         }
         Ok(())
     })?;
     intake.end(&mut steps);
-    add_closed(&mut trainer, &mut steps);
+    add_closed(&mut trainer, judgements, &mut steps);
     if trainer.untracked_lines() > 0 {
         tracing::warn!(
             lines = trainer.untracked_lines(),
@@ -136,10 +162,14 @@ pub fn write_summary(summary: &BundleSummary, out: &mut impl Write) -> io::Resul
     )
 }
 
-fn add_closed(trainer: &mut Trainer, steps: &mut Vec<Step<ClosedWindow>>) {
+fn add_closed(
+    trainer: &mut Trainer,
+    judgements: &mut Judgements,
+    steps: &mut Vec<Step<ClosedWindow>>,
+) {
     for step in steps.drain(..) {
         if let Step::Closed(window) = step {
-            trainer.add(&window);
+            judgements.add(trainer, &window);
         }
     }
 }

@@ -38,6 +38,7 @@ const PURE: [&str; 8] = [
     "features",
     "model",
     "pipeline.rs",
+    "rescore.rs",
     "source/ledger.rs",
 ];
 const IMPURE: [&str; 8] = [

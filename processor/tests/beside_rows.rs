@@ -159,6 +159,7 @@ impl Bench {
             shared: Shared::new(Detector::new(bundle(WINDOW), 1.0, 1)).unwrap(),
             sinks,
             acks: harness.acks.clone(),
+            mutes: logguard::mutes::watch(None),
             desk: RecoveryDesk::new(store, Handle::current()),
             health: Arc::new(Health::new(clock.clone())),
             clock,

@@ -142,7 +142,7 @@ fn mutes(group_by: GroupBy, kinds: &[(u8, i64)]) -> Mutes {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn a_window_is_scored_the_same_again(

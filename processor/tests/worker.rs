@@ -67,6 +67,7 @@ impl Bench {
             shared: Shared::new(Detector::new(bundle(window), 1.0, 1)).unwrap(),
             sinks,
             acks: harness.acks.clone(),
+            mutes: logguard::mutes::watch(None),
             desk: RecoveryDesk::new(None, Handle::current()),
             health: Arc::new(Health::new(clock.clone())),
             clock,

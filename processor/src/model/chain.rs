@@ -154,6 +154,9 @@ impl Chain<'_> {
             .map(|pair| !self.habitual[self.names.pairs[pair.pair as usize].1 as usize])
             .collect();
         unseen.new.iter().for_each(|&place| news[place] = true);
+        if window.normal {
+            news.fill(false);
+        }
         let presumed_incident = news.contains(&true);
         self.bins.add(&observed, &news);
         let features = row(&observed, &Trailing::default());

@@ -68,6 +68,12 @@ impl Detector {
         }
     }
 
+    /// Returns what is muted.
+    #[must_use]
+    pub fn mutes(&self) -> &Mutes {
+        &self.mutes
+    }
+
     /// Judges windows from now on with these mutes.
     pub fn set_mutes(&mut self, mutes: Arc<Mutes>) {
         self.mutes = mutes;

@@ -22,6 +22,8 @@ pub(super) struct TrainingWindow {
     pub(super) pairs: Vec<PairLines>,
     /// `ERROR` and `FATAL` lines of the services that have any.
     pub(super) critical: Vec<(u32, u32)>,
+    /// Somebody said that nothing was wrong in it.
+    pub(super) normal: bool,
 }
 
 impl TrainingWindow {
@@ -62,6 +64,7 @@ impl History {
             self.put(u64::from(service));
             self.put(u64::from(lines));
         }
+        self.put(u64::from(window.normal));
         self.windows += 1;
     }
 
@@ -142,6 +145,7 @@ impl Iterator for Reader<'_> {
         window.critical = (0..critical)
             .map(|_| (self.get_u32(), self.get_u32()))
             .collect();
+        window.normal = self.get() > 0;
         Some(window)
     }
 }
@@ -158,13 +162,14 @@ mod tests {
             windows in prop::collection::vec(
                 (any::<i64>(), any::<u32>(), any::<[u32; 5]>(),
                  prop::collection::vec(any::<(u32, u32)>(), 0..5),
-                 prop::collection::vec(any::<(u32, u32)>(), 0..3)),
+                 prop::collection::vec(any::<(u32, u32)>(), 0..3), any::<bool>()),
                 0..20,
             )
         ) {
             let windows: Vec<_> = windows
                 .into_iter()
-                .map(|(window, stream, levels, pairs, critical)| TrainingWindow {
+                .map(|(window, stream, levels, pairs, critical, normal)| TrainingWindow {
+                    normal,
                     critical,
                     window,
                     stream,

@@ -13,7 +13,7 @@ const CELLS_MIN: u32 = 10;
 /// A scale is used while at most this share of its cells is taken; fuller ones say little.
 const TAKEN_MAX: f64 = 0.5;
 /// Occasions from which a template is more a habit of the system than an incident.
-const HABIT_OCCASIONS: f64 = 20.0;
+pub(super) const HABIT_OCCASIONS: f64 = 20.0;
 
 /// Cells taken so far, per scale.
 #[derive(Clone, Copy, Debug)]

@@ -362,7 +362,7 @@ fn known_pairs(tally: &Tally, keys: &PairKeys) -> Vec<KnownPair> {
             service,
             template,
             lines: count.lines,
-            occasions: count.occasions.normal(&tally.elapsed),
+            occasions: count.normal(&tally.elapsed),
         })
         .collect()
 }

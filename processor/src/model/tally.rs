@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{history::TrainingWindow, occasions::Occasions};
+use super::{
+    history::TrainingWindow,
+    occasions::{HABIT_OCCASIONS, Occasions},
+};
 use crate::event::Level;
 
 /// Added to the denominator of a clumping estimate, in pairs of lines: a handful of lines says
@@ -14,6 +17,21 @@ const CLUMPING_PRIOR: f64 = 10.0;
 pub(super) struct Count {
     pub(super) lines: u64,
     pub(super) occasions: Occasions,
+    /// It came in a window in which, somebody said, nothing was wrong.
+    recurring: bool,
+}
+
+impl Count {
+    /// Returns the occasions to be expected on normal time; what people called normal counts as a
+    /// habit at least.
+    pub(super) fn normal(&self, elapsed: &Occasions) -> f64 {
+        let occasions = self.occasions.normal(elapsed);
+        if self.recurring {
+            occasions.max(HABIT_OCCASIONS)
+        } else {
+            occasions
+        }
+    }
 }
 
 /// Sums from which clumping is estimated, for one pair.
@@ -125,6 +143,7 @@ impl Tally {
                 &mut self.pairs[pair.pair as usize],
             ] {
                 count.lines += lines;
+                count.recurring |= window.normal;
                 count.occasions.record(window.window);
             }
             self.service_lines[service] += f64::from(pair.lines);
@@ -162,14 +181,14 @@ impl Tally {
     pub(super) fn template_occasions(&self, template: usize) -> f64 {
         self.templates
             .get(template)
-            .map_or(0.0, |count| count.occasions.normal(&self.elapsed))
+            .map_or(0.0, |count| count.normal(&self.elapsed))
     }
 
     /// Returns whether a template is a habit of the system.
     pub(super) fn is_habit(&self, template: usize) -> bool {
         self.templates
             .get(template)
-            .is_some_and(|count| count.occasions.is_habit(&self.elapsed))
+            .is_some_and(|count| count.recurring || count.occasions.is_habit(&self.elapsed))
     }
 
     /// Returns, per template, how much its lines clump within windows (intraclass correlation).

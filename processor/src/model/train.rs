@@ -115,13 +115,24 @@ impl Trainer {
 
     /// Learns from a window. Windows come in time order; rows that stand for a gap are skipped.
     pub fn add(&mut self, window: &ClosedWindow) {
+        self.learn(window, false);
+    }
+
+    /// Learns from a window whose alarm somebody called false: it is presumed no incident, and its
+    /// templates count as habits however seldom they come.
+    pub fn add_false_alarm(&mut self, window: &ClosedWindow) {
+        self.learn(window, true);
+    }
+
+    fn learn(&mut self, window: &ClosedWindow, normal: bool) {
         if window.gap {
             return;
         }
         let bounds = window.bounds;
         let (from, to) = self.span.unwrap_or((bounds.start, bounds.end));
         self.span = Some((from.min(bounds.start), to.max(bounds.end)));
-        let packed = self.pack(window);
+        let mut packed = self.pack(window);
+        packed.normal = normal;
         self.windows_with_lines += usize::from(packed.lines() > 0);
         self.tally.add(&packed, &self.names.pairs);
         self.history.push(&packed);

@@ -108,7 +108,14 @@ impl Running {
     ) -> Self {
         let partition = lane.start.partition.clone();
         let (cold, fence, streams) = match known {
-            Known::Claimed { fence, streams } => (false, fence, streams),
+            Known::Claimed {
+                fence,
+                streams,
+                mutes,
+            } => {
+                shared.set_mutes(mutes);
+                (false, fence, streams)
+            }
             Known::Unreachable => (true, 0, Vec::new()),
         };
         let ours = lane

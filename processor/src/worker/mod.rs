@@ -44,6 +44,7 @@ use crate::{
     health::Health,
     metrics::PipelineMetrics,
     model::ScoredWindow,
+    mutes::MutesReceiver,
     pipeline::{Shared, Step},
     recovery::{Known, Recovery, RecoveryDesk},
     sink::{Ack, AssignmentId, Sinks},
@@ -83,6 +84,8 @@ pub struct WorkerParts {
     pub acks: Receiver<Ack>,
     /// Asks the store on assignment.
     pub desk: RecoveryDesk,
+    /// Brings what is muted.
+    pub mutes: MutesReceiver,
     /// Tells how old an alarm is and how long a partition has been idle.
     pub clock: Clock,
     /// Told of every turn.
@@ -101,6 +104,7 @@ pub struct Worker {
     sinks: Sinks,
     acks: Receiver<Ack>,
     desk: RecoveryDesk,
+    mutes: MutesReceiver,
     ready: Vec<TopicPartition>,
     rewinds: Vec<TopicPartition>,
     assignments: AssignmentId,
@@ -122,6 +126,7 @@ impl Worker {
             sinks,
             acks,
             desk,
+            mutes,
             clock,
             health,
             metrics,
@@ -135,6 +140,7 @@ impl Worker {
             sinks,
             acks,
             desk,
+            mutes,
             ready: Vec::new(),
             rewinds: Vec::new(),
             assignments: 0,
@@ -292,6 +298,9 @@ impl Worker {
         self.health.turn();
         self.take_acks();
         self.take_recoveries();
+        if let Ok(mutes) = self.mutes.try_recv() {
+            self.shared.set_mutes(mutes);
+        }
         let now = self.clock.instant();
         if now.saturating_duration_since(self.checked) >= CHECK_EVERY {
             self.checked = now;
@@ -312,6 +321,7 @@ impl Worker {
             streams: running()
                 .map(|it| it.pipeline.windower().stream_count())
                 .sum(),
+            mutes: self.shared.mutes().len(),
             windows_pending: running().map(|it| it.ledger.windows_closed_pending()).sum(),
             letters_pending: running().map(|it| it.ledger.letters_pending()).sum(),
             templates: self.shared.dictionary().len(),

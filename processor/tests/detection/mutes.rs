@@ -8,7 +8,7 @@ use logguard::{
 };
 
 use crate::{
-    made::{LENGTH_MS, Line, score},
+    made::{LENGTH_MS, Line, Random, lines, score},
     scores::{TRAINING, alarms, model, windows},
 };
 
@@ -107,12 +107,12 @@ fn windows_without_what_is_muted_are_judged_the_same() {
 }
 
 #[test]
-fn silence_is_about_the_volume_and_nothing_else() {
-    let silent = |_: i64, lines: &mut Vec<Line>| lines.clear();
-    let full = scored(&[], silent);
+fn a_flood_of_familiar_lines_is_about_the_volume_and_nothing_else() {
+    let flood = |_: i64, more: &mut Vec<Line>| more.extend(lines(&mut Random::new(5), 400));
+    let full = scored(&[], flood);
     assert_eq!(alarms(&full), [60, 70, 80]);
     assert_eq!(full[60].explanation.pattern, [Pattern::Volume]);
-    let muted = scored(&[mute(&Pattern::Volume, 65, 75)], silent);
+    let muted = scored(&[mute(&Pattern::Volume, 65, 75)], flood);
     assert_eq!(alarms(&muted), [60, 80]);
     assert!(muted[70].verdict.muted);
 }
