@@ -233,7 +233,12 @@ impl Bundle {
         }
     }
 
-    fn parse(text: &[u8]) -> Result<Self, BundleDefect> {
+    /// Returns the bundle that `text` holds. Nothing of it is trusted: whoever can write the file
+    /// can also make its checksum fit.
+    ///
+    /// # Errors
+    /// The first defect found; see [`BundleDefect`].
+    pub fn parse(text: &[u8]) -> Result<Self, BundleDefect> {
         if text.len() as u64 > BUNDLE_BYTES_MAX {
             return Err(BundleDefect::TooLarge);
         }
