@@ -4,6 +4,7 @@
 //! A body fails by panicking: on a defect of the code under test, or where a promise is broken.
 
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::panic,
     reason = "a broken promise ends the run"

@@ -17,6 +17,9 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// fill the dictionary.
 pub const TEMPLATE_BYTES_MAX: usize = 2048;
 
+/// Most bytes of masked text a dictionary keeps: endless lines push others out, not the machine.
+pub const DICTIONARY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// What a message is once its variables are masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -43,6 +46,8 @@ pub struct TemplateDictionary {
     masker: Masker,
     templates: LruCache<u64, Arc<Template>>,
     masked: String,
+    /// Bytes of the texts held.
+    bytes: usize,
     evictions: u64,
 }
 
@@ -54,6 +59,7 @@ impl TemplateDictionary {
             masker,
             templates: LruCache::new(capacity),
             masked: String::new(),
+            bytes: 0,
             evictions: 0,
         }
     }
@@ -67,8 +73,9 @@ impl TemplateDictionary {
         let end = self.masked.floor_char_boundary(TEMPLATE_BYTES_MAX);
         self.masked.truncate(end);
         let hash = xxh3_64(self.masked.as_bytes());
-        if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {
-            self.evictions += 1;
+        if !self.templates.contains(&hash) {
+            self.make_room();
+            self.bytes += self.masked.len();
         }
         let masked = &self.masked;
         self.templates.get_or_insert(hash, || {
@@ -77,6 +84,25 @@ impl TemplateDictionary {
                 text: masked.as_str().into(),
             })
         })
+    }
+
+    /// Forgets the templates least recently used until the one just masked fits.
+    fn make_room(&mut self) {
+        while self.templates.len() == self.templates.cap().get()
+            || self.bytes + self.masked.len() > DICTIONARY_BYTES_MAX
+        {
+            let Some((_, forgotten)) = self.templates.pop_lru() else {
+                return;
+            };
+            self.bytes -= forgotten.text.len();
+            self.evictions += 1;
+        }
+    }
+
+    /// Returns how many bytes of text are held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns how many templates are held.
@@ -109,5 +135,21 @@ mod tests {
         let trace = "at frame of some module ".repeat(200);
         let mut hash = |number: &str| dictionary.resolve(&format!("job {number} {trace}")).hash;
         assert_eq!(hash("1"), hash("1234567"));
+    }
+
+    #[test]
+    fn endless_lines_push_others_out_before_the_count_does() {
+        let capacity = NonZeroUsize::new(1_000_000).unwrap();
+        let mut dictionary = TemplateDictionary::new(Masker::new(&[]).unwrap(), capacity);
+        let most = DICTIONARY_BYTES_MAX / TEMPLATE_BYTES_MAX;
+        for number in 0..most + 100 {
+            let mut line = format!("{number:08} ");
+            line.extend(std::iter::repeat_n('x', TEMPLATE_BYTES_MAX));
+            dictionary.resolve(&line);
+        }
+        assert_eq!((dictionary.len(), dictionary.evictions()), (most, 100));
+        assert_eq!(dictionary.bytes(), most * TEMPLATE_BYTES_MAX);
+        dictionary.resolve("short");
+        assert_eq!((dictionary.len(), dictionary.evictions()), (most, 101));
     }
 }

@@ -36,6 +36,8 @@ pub struct SinkMetrics {
     pub alarms_unlocked: Counter,
     /// Torn ends of the alarm file that were cut off or closed with a newline.
     pub alarm_tails_repaired: Counter,
+    /// Alarms remembered so that none stands in a file twice.
+    pub alarms_remembered: Gauge,
     /// Late records counted here alone, since more came than are copied.
     pub late_not_copied: Counter,
 }
@@ -92,6 +94,11 @@ impl SinkMetrics {
             "alarm_tails_repaired",
             "Torn ends of the alarm file that were repaired",
             self.alarm_tails_repaired.clone(),
+        );
+        registry.register(
+            "alarms_remembered",
+            "Alarms remembered so that none is appended twice",
+            self.alarms_remembered.clone(),
         );
         registry.register(
             "late_not_copied",
