@@ -53,3 +53,106 @@ impl UnderWay {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        decode::Template,
+        event::{EventTime, Level, LogEvent, StreamKey, TopicPartition},
+        features::FeatureRow,
+        model::{Baseline, Explanation, Verdict},
+        window::{ClosedWindow, FinalBy, StreamProgress, WindowBounds, WindowContent},
+    };
+
+    /// A window of so many templates of two kilobytes each.
+    fn window(templates: usize) -> Arc<ScoredWindow> {
+        let start = EventTime::default();
+        let mut content = WindowContent::default();
+        for number in 0..templates {
+            let event = LogEvent {
+                time: start,
+                level: Level::Info,
+                service: "s".into(),
+                message: "m".into(),
+                label: None,
+            };
+            content.add(&event, &Arc::new(Template::new(&format!("{number:02048}"))));
+        }
+        Arc::new(ScoredWindow {
+            window: ClosedWindow {
+                stream: StreamKey {
+                    partition: TopicPartition {
+                        topic: "t".into(),
+                        partition: 0,
+                    },
+                    service: None,
+                },
+                bounds: WindowBounds { start, end: start },
+                slot: start,
+                content: Arc::new(content),
+                span: None,
+                final_by: FinalBy::Watermark,
+                gap: false,
+                first: false,
+                partial: false,
+                progress: StreamProgress {
+                    row_end: start,
+                    empty_run: 0,
+                    seen_until: start,
+                },
+            },
+            features: FeatureRow { values: Vec::new() },
+            verdict: Verdict {
+                is_anomaly: false,
+                anomaly_score: 0.0,
+                severity: 0.0,
+                cluster_label: -1,
+                dbscan_score: 0.0,
+                cold: false,
+                level_shift: false,
+            },
+            explanation: Explanation::default(),
+            baseline: Baseline::default(),
+            model_checksum: "c0ffee".into(),
+        })
+    }
+
+    #[test]
+    fn a_window_is_worth_its_texts() {
+        let bytes = window(1_000).bytes();
+        assert!((2_048_000..3_000_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn windows_wait_until_the_sinks_let_go_of_others() {
+        let mut under_way = UnderWay::default();
+        let mut held = Vec::new();
+        let next = window(2_000);
+        while under_way.has_room_for(&next) {
+            let window = window(2_000);
+            under_way.add(&window);
+            held.push(window);
+        }
+        assert!(under_way.bytes() <= UNDER_WAY_BYTES_MAX);
+        assert!(under_way.bytes() + next.bytes() > UNDER_WAY_BYTES_MAX);
+        // Whichever it is.
+        held.remove(held.len() / 2);
+        assert!(under_way.has_room_for(&next));
+        held.clear();
+        under_way.forget_done();
+        assert_eq!(under_way.bytes(), 0);
+    }
+
+    #[test]
+    fn a_window_beyond_the_budget_goes_alone() {
+        let mut under_way = UnderWay::default();
+        let huge = window(2_000);
+        under_way.bytes = UNDER_WAY_BYTES_MAX;
+        assert!(under_way.has_room_for(&huge), "nothing is under way");
+        under_way.bytes = 0;
+        under_way.add(&huge);
+        under_way.bytes = UNDER_WAY_BYTES_MAX;
+        assert!(!under_way.has_room_for(&huge));
+    }
+}
