@@ -49,6 +49,8 @@ pub const BODIES: [(&str, fn(&[u8])); 8] = [
 
 /// Longest line that the file readers are asked to hold; small, so that inputs reach beyond it.
 const LINE_BYTES_MAX: usize = 512;
+/// Windows after which a stream is no longer cold, and then some.
+const WARM_WINDOWS: i64 = 24;
 /// Most of a rejected row that is handed over.
 const REJECTED_BYTES_MAX: usize = 64 * 1024;
 
@@ -227,7 +229,7 @@ fn use_bundle(bundle: Bundle) {
     assert!(summary.eps.is_finite());
     let mut detector = Detector::new(Arc::new(bundle), 1.0, 1);
     let mut baseline = Baseline::default();
-    for window in closed_windows("auth", "cannot reach database", 3) {
+    for window in closed_windows("auth", "cannot reach database", WARM_WINDOWS) {
         let scored = detector.score(window, &mut baseline);
         let (score, severity) = (scored.verdict.anomaly_score, scored.verdict.severity);
         assert!((0.0..=1.0).contains(&score), "score {score}");

@@ -22,11 +22,35 @@ pub(crate) struct Rows {
     alarms: Vec<String>,
 }
 
+/// What tells how full each queue, table and cache is, or how often it was.
+const BOUNDS: [&str; 19] = [
+    "logguard_outbox",
+    "logguard_open_windows",
+    "logguard_open_pairs",
+    "logguard_streams",
+    "logguard_baselines",
+    "logguard_overflow_lines_total",
+    "logguard_templates",
+    "logguard_template_bytes",
+    "logguard_template_evictions",
+    "logguard_unseen_texts",
+    "logguard_windows_pending",
+    "logguard_windows_under_way_bytes",
+    "logguard_letters_pending",
+    "logguard_acks_waiting",
+    "logguard_alarms_remembered",
+    "logguard_sink_pending{sink=\"alarm_file\"}",
+    "logguard_sink_pending{sink=\"results\"}",
+    "logguard_source_paused",
+    "logguard_source_pauses_total",
+];
+
 /// What was read is what was scored and what was rejected, for each reason.
 pub(crate) fn metrics(metrics: &BTreeMap<String, f64>, written: &Written) {
     #[allow(clippy::cast_precision_loss, reason = "hundreds of records")]
     let float = |count: usize| count as f64;
     let get = |name: &str| *metrics.get(name).unwrap_or_else(|| panic!("no {name}: {metrics:#?}"));
+    BOUNDS.into_iter().for_each(|name| drop(get(name)));
     let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
     for letter in written.letters.values() {
         *by_reason.entry(letter.reason).or_default() += 1;
