@@ -1,5 +1,6 @@
 //! Memory stays bounded and work stays linear however many templates and services there are: the
-//! real program over a stream in which no two lines are of one template.
+//! real program over a stream in which no two lines are of one template, and which falls silent
+//! until one line closes the windows of all streams at once.
 //!
 //! Checked is what cannot depend on the machine's speed: the peak of the memory, and that every
 //! line was counted. How fast it went is printed, beside the same number of ordinary lines.
@@ -50,27 +51,35 @@ struct Stream {
     lines: u64,
     templates: u64,
     services: u64,
+    /// Windows that the lines fill evenly.
     windows: u64,
+    /// Windows of silence before the last of those: its first line closes them all at once.
+    silent: u64,
 }
 
 const FLOOD: Stream = Stream {
     lines: FLOOD_LINES,
     templates: FLOOD_LINES,
     services: FLOOD_SERVICES,
-    windows: 20,
+    windows: 8,
+    silent: 12,
 };
 const ORDINARY: Stream = Stream {
     lines: ORDINARY_LINES,
     templates: 40,
     services: 20,
-    windows: 20,
+    windows: 8,
+    silent: 0,
 };
 
 impl Stream {
     /// Writes every line: a word that numbers the template, a service, a level, a time.
     fn write(self, out: &mut impl Write) -> std::io::Result<()> {
         for line in 0..self.lines {
-            let time_ms = START_MS + line * self.windows * WINDOW_MS / self.lines;
+            let within_ms = line * self.windows * WINDOW_MS / self.lines;
+            let is_last = within_ms >= (self.windows - 1) * WINDOW_MS;
+            let silent = if is_last { self.silent } else { 0 };
+            let time_ms = START_MS + within_ms + silent * WINDOW_MS;
             let level = if line % 50 == 0 { "ERROR" } else { "INFO" };
             let service = line % self.services;
             let word = word(line % self.templates);
