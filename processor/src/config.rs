@@ -27,7 +27,7 @@ use crate::{
         results::ResultsConfig, store::StoreConfig,
     },
     source::KafkaConfig,
-    window::{GroupBy, WindowConfig},
+    window::{GroupBy, LATENESS_WINDOWS_MAX, WindowConfig},
 };
 
 /// Name of the configuration file looked for in the working directory.
@@ -69,7 +69,7 @@ pub struct WindowSection {
     /// enough to be told of an incident while it lasts.
     pub length_s: u32,
     /// How far behind the largest event time a record may be, in milliseconds; 2,000 by default:
-    /// producers' batching delays lines by less.
+    /// producers' batching delays lines by less. At most 120 windows.
     pub lateness_ms: u32,
     /// What makes records one stream: `partition` (default) or `service`.
     pub group_by: GroupBy,
@@ -257,6 +257,18 @@ impl Config {
         if !(1..=86_400).contains(&self.window.length_s) {
             defects.push(format!(
                 "window.length_s is {}: expected 1 to 86400 seconds",
+                self.window.length_s
+            ));
+        }
+        let WindowConfig {
+            length_ms,
+            lateness_ms,
+            ..
+        } = self.window.window_config();
+        if lateness_ms > length_ms.saturating_mul(LATENESS_WINDOWS_MAX) {
+            defects.push(format!(
+                "window.lateness_ms is {lateness_ms}: expected at most {LATENESS_WINDOWS_MAX} \
+                 windows of {} s, which all stay open so long",
                 self.window.length_s
             ));
         }

@@ -38,6 +38,12 @@ pub struct PipelineMetrics {
     template_evictions: Gauge,
     /// The source's, to be looked at.
     read_lag: Family<PartitionLabel, Gauge>,
+    template_bytes: Gauge,
+    unseen_texts: Gauge,
+    under_way_bytes: Gauge,
+    acks_waiting: Gauge,
+    open_pairs: Gauge,
+    baselines: Gauge,
 }
 
 impl PipelineMetrics {
@@ -93,6 +99,32 @@ impl PipelineMetrics {
             ),
             ("templates", "Templates in the dictionary", &self.templates),
             (
+                "template_bytes",
+                "Bytes of text in the dictionary",
+                &self.template_bytes,
+            ),
+            (
+                "unseen_texts",
+                "Texts kept of templates that training had not",
+                &self.unseen_texts,
+            ),
+            (
+                "windows_under_way_bytes",
+                "Memory of the windows that sinks hold, about",
+                &self.under_way_bytes,
+            ),
+            (
+                "acks_waiting",
+                "Answers of sinks not yet taken by the consumer",
+                &self.acks_waiting,
+            ),
+            (
+                "open_pairs",
+                "Templates told apart in open windows, by service",
+                &self.open_pairs,
+            ),
+            ("baselines", "Streams with a baseline", &self.baselines),
+            (
                 "template_evictions",
                 "Templates forgotten for lack of room",
                 &self.template_evictions,
@@ -142,6 +174,12 @@ impl PipelineMetrics {
         set(&self.windows_pending, gauges.windows_pending);
         set(&self.letters_pending, gauges.letters_pending);
         set(&self.templates, gauges.templates);
+        set(&self.template_bytes, gauges.template_bytes);
+        set(&self.unseen_texts, gauges.unseen_texts);
+        set(&self.under_way_bytes, gauges.under_way_bytes);
+        set(&self.acks_waiting, gauges.acks_waiting);
+        set(&self.open_pairs, gauges.open_pairs);
+        set(&self.baselines, gauges.baselines);
         self.template_evictions
             .set(i64::try_from(gauges.template_evictions).unwrap_or(i64::MAX));
     }
@@ -164,6 +202,18 @@ pub struct Gauges {
     pub letters_pending: usize,
     /// Templates in the dictionary.
     pub templates: usize,
+    /// Bytes of text in the dictionary.
+    pub template_bytes: usize,
+    /// Texts kept of templates that training had not.
+    pub unseen_texts: usize,
+    /// Memory of the windows that sinks hold, about.
+    pub under_way_bytes: usize,
+    /// Answers of sinks not yet taken.
+    pub acks_waiting: usize,
+    /// (service, template) pairs told apart in open windows.
+    pub open_pairs: usize,
+    /// Streams with a baseline.
+    pub baselines: usize,
     /// Templates forgotten for lack of room, since the start.
     pub template_evictions: u64,
 }

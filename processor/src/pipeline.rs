@@ -22,7 +22,8 @@ use crate::{
     },
 };
 
-/// Most templates remembered by text; a service has hundreds. About 100 MB at worst.
+/// Most templates remembered by text; a service has hundreds. Their texts are bounded
+/// by [`DICTIONARY_BYTES_MAX`](decode::DICTIONARY_BYTES_MAX).
 #[allow(clippy::expect_used, reason = "not zero")]
 pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
     NonZeroUsize::new(200_000).expect("200,000 is not zero");
@@ -295,6 +296,12 @@ impl Shared {
         self.detector.mutes()
     }
 
+    /// Returns how many texts of unseen templates are kept.
+    #[must_use]
+    pub fn unseen_texts(&self) -> usize {
+        self.detector.unseen_texts()
+    }
+
     /// Returns the checksum of the model.
     #[must_use]
     pub fn model_checksum(&self) -> &Arc<str> {
@@ -330,6 +337,12 @@ impl PartitionPipeline {
     #[must_use]
     pub fn windower(&self) -> &Windower {
         self.intake.windower()
+    }
+
+    /// Returns how many streams have a baseline.
+    #[must_use]
+    pub fn baselines_count(&self) -> usize {
+        self.baselines.len()
     }
 
     /// Takes one record as it came.

@@ -77,11 +77,10 @@ pub fn decode_record(
         );
         return Err(reject(RejectReason::TooLarge, detail));
     }
-    let event: EventJson<'_> =
-        serde_json::from_slice(payload).map_err(|error| match std::str::from_utf8(payload) {
-            Err(utf8) => reject(RejectReason::NotUtf8, utf8.to_string()),
-            Ok(_) => reject(RejectReason::NotJson, error.to_string()),
-        })?;
+    let event = event_json(payload).map_err(|error| match std::str::from_utf8(payload) {
+        Err(utf8) => reject(RejectReason::NotUtf8, utf8.to_string()),
+        Ok(_) => reject(RejectReason::NotJson, error.to_string()),
+    })?;
     let message = event.message.and_then(Scalar::into_text);
     let message = message.ok_or_else(|| reject(RejectReason::NoMessage, ""))?;
     let (kind, version) = (event.event, event.version);
@@ -120,6 +119,14 @@ fn deploy(
         version: version.into_owned(),
         at: event.time,
     })
+}
+
+fn event_json(payload: &[u8]) -> serde_json::Result<EventJson<'_>> {
+    // Serde would take an array for a structure, its items for the fields in their order.
+    if payload.trim_ascii_start().first() == Some(&b'[') {
+        return Err(de::Error::custom("an array, expected an object"));
+    }
+    serde_json::from_slice(payload)
 }
 
 fn reject(reason: RejectReason, detail: impl Into<String>) -> Rejected {
@@ -399,6 +406,11 @@ mod tests {
             RejectReason::Tombstone
         );
         assert_eq!(reason(b"plain text"), RejectReason::NotJson);
+        assert_eq!(reason(b" []"), RejectReason::NotJson);
+        assert_eq!(
+            reason(br#"[1766619857636,"ERROR","auth","fields without names",0]"#),
+            RejectReason::NotJson
+        );
         assert_eq!(
             reason(b"{\"message\":\"\xff\",\"timestamp\":1}"),
             RejectReason::NotUtf8

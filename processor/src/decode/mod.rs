@@ -16,7 +16,7 @@ pub use json::{
     parse_timestamp, service_name,
 };
 pub use mask::{MaskError, MaskRule, Masker};
-pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
+pub use template::{DICTIONARY_BYTES_MAX, TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
 
 /// Why a record was not scored. The names are stable: dead letters and metrics carry them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,6 +21,9 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// fill the dictionary.
 pub const TEMPLATE_BYTES_MAX: usize = 2048;
 
+/// Most bytes of masked text a dictionary keeps: endless lines push others out, not the machine.
+pub const DICTIONARY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// What a message is once its variables are masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -48,6 +51,8 @@ pub struct TemplateDictionary {
     redactor: Option<Arc<Redactor>>,
     templates: LruCache<u64, Arc<Template>>,
     masked: String,
+    /// Bytes of the texts held.
+    bytes: usize,
     evictions: u64,
 }
 
@@ -60,6 +65,7 @@ impl TemplateDictionary {
             redactor: None,
             templates: LruCache::new(capacity),
             masked: String::new(),
+            bytes: 0,
             evictions: 0,
         }
     }
@@ -79,20 +85,34 @@ impl TemplateDictionary {
         let (head, _) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         self.masker.mask_into(head, &mut self.masked);
         // Cut after masking: before it, the length of a variable would decide what is cut off.
-        let masked = cut(&self.masked);
-        let hash = xxh3_64(masked.as_bytes());
-        if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {
-            self.evictions += 1;
+        let hash = xxh3_64(cut(&self.masked).as_bytes());
+        if !self.templates.contains(&hash) {
+            self.make_room();
         }
         self.templates.get_or_insert(hash, || {
-            let redactor = self.redactor.as_ref();
-            let text = match redactor.map(|redactor| redactor.text(&self.masked)) {
-                // Redacted before it is cut: half a secret may not look like one.
-                Some(Cow::Owned(redacted)) => cut(&redacted).into(),
-                _ => masked.into(),
-            };
+            let text = kept_text(&self.masked, self.redactor.as_deref());
+            self.bytes += text.len();
             Arc::new(Template { hash, text })
         })
+    }
+
+    /// Forgets the templates least recently used until there is room for one more of any length.
+    fn make_room(&mut self) {
+        while self.templates.len() == self.templates.cap().get()
+            || self.bytes + TEMPLATE_BYTES_MAX > DICTIONARY_BYTES_MAX
+        {
+            let Some((_, forgotten)) = self.templates.pop_lru() else {
+                return;
+            };
+            self.bytes -= forgotten.text.len();
+            self.evictions += 1;
+        }
+    }
+
+    /// Returns how many bytes of text are held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns how many templates are held.
@@ -111,6 +131,14 @@ impl TemplateDictionary {
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.evictions
+    }
+}
+
+/// Returns what is kept of a masked text. Redacted before it is cut: half a secret may not look like one.
+fn kept_text(masked: &str, redactor: Option<&Redactor>) -> Box<str> {
+    match redactor.map(|redactor| redactor.text(masked)) {
+        Some(Cow::Owned(redacted)) => cut(&redacted).into(),
+        _ => cut(masked).into(),
     }
 }
 
@@ -149,5 +177,21 @@ mod tests {
         let trace = "at frame of some module ".repeat(200);
         let mut hash = |number: &str| dictionary.resolve(&format!("job {number} {trace}")).hash;
         assert_eq!(hash("1"), hash("1234567"));
+    }
+
+    #[test]
+    fn endless_lines_push_others_out_before_the_count_does() {
+        let capacity = NonZeroUsize::new(1_000_000).unwrap();
+        let mut dictionary = TemplateDictionary::new(Masker::new(&[]).unwrap(), capacity);
+        let most = DICTIONARY_BYTES_MAX / TEMPLATE_BYTES_MAX;
+        for number in 0..most + 100 {
+            let mut line = format!("{number:08} ");
+            line.extend(std::iter::repeat_n('x', TEMPLATE_BYTES_MAX));
+            dictionary.resolve(&line);
+        }
+        assert_eq!((dictionary.len(), dictionary.evictions()), (most, 100));
+        assert_eq!(dictionary.bytes(), most * TEMPLATE_BYTES_MAX);
+        dictionary.resolve("short");
+        assert_eq!((dictionary.len(), dictionary.evictions()), (most, 101));
     }
 }

@@ -42,6 +42,8 @@ pub struct SinkMetrics {
     pub alarm_tails_repaired: Counter,
     /// Rounds of health notes that could not be written.
     pub health_notes_dropped: Counter,
+    /// Alarms remembered so that none stands in a file twice.
+    pub alarms_remembered: Gauge,
     /// Late records counted here alone, since more came than are copied.
     pub late_not_copied: Counter,
 }
@@ -113,6 +115,11 @@ impl SinkMetrics {
             "health_notes_dropped",
             "Rounds of health notes that the store did not take in time",
             self.health_notes_dropped.clone(),
+        );
+        registry.register(
+            "alarms_remembered",
+            "Alarms remembered so that none is appended twice",
+            self.alarms_remembered.clone(),
         );
         registry.register(
             "late_not_copied",

@@ -42,11 +42,16 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// After this time without confirmation a message is sent again, and the outage is counted.
 const MESSAGE_TIMEOUT_MS: &str = "30000";
 
-/// Settings that the acknowledgements rest on; they override the caller's.
-const FIXED_SETTINGS: [(&str, &str); 3] = [
+/// Most that librdkafka holds for the broker, in KiB: a thousand of the largest dead letters would be
+/// six times as much.
+const QUEUE_KIB_MAX: &str = "65536";
+
+/// Settings that the acknowledgements and the memory rest on; they override the caller's.
+const FIXED_SETTINGS: [(&str, &str); 4] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
     ("message.timeout.ms", MESSAGE_TIMEOUT_MS),
+    ("queue.buffering.max.kbytes", QUEUE_KIB_MAX),
 ];
 
 /// A message as it goes out.

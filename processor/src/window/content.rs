@@ -68,6 +68,16 @@ pub struct WindowContent {
 impl WindowContent {
     /// Adds one line.
     pub fn add(&mut self, event: &LogEvent<'_>, template: &Arc<Template>) {
+        self.add_within(event, template, PAIRS_MAX);
+    }
+
+    /// Adds one line, telling at most `pairs_max` pairs apart, and never more than [`PAIRS_MAX`].
+    pub(super) fn add_within(
+        &mut self,
+        event: &LogEvent<'_>,
+        template: &Arc<Template>,
+        pairs_max: usize,
+    ) {
         self.levels[event.level as usize] += 1;
         if let Some(label) = event.label {
             self.labelled += 1;
@@ -83,7 +93,7 @@ impl WindowContent {
             return;
         };
         self.services[service].levels[event.level as usize] += 1;
-        self.add_pair(service, event.level, template);
+        self.add_pair(service, event.level, template, pairs_max.min(PAIRS_MAX));
     }
 
     fn service(&mut self, name: &str) -> Option<usize> {
@@ -103,12 +113,18 @@ impl WindowContent {
         Some(index)
     }
 
-    fn add_pair(&mut self, service: usize, level: Level, template: &Arc<Template>) {
+    fn add_pair(
+        &mut self,
+        service: usize,
+        level: Level,
+        template: &Arc<Template>,
+        pairs_max: usize,
+    ) {
         if let Some(&index) = self.pair_index.get(&(service, template.hash)) {
             let pair = &mut self.pairs[index];
             pair.count += 1;
             pair.level = pair.level.max(level);
-        } else if self.pairs.len() < PAIRS_MAX {
+        } else if self.pairs.len() < pairs_max {
             self.pair_index
                 .insert((service, template.hash), self.pairs.len());
             let template = Arc::clone(template);
@@ -121,6 +137,20 @@ impl WindowContent {
         } else {
             self.overflow += 1;
         }
+    }
+
+    /// Returns about how many bytes the content takes, texts of templates included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        // An entry of an index takes about as much again as its key and value.
+        const PAIR: usize = size_of::<TemplateCount>() + 2 * size_of::<((usize, u64), usize)>();
+        const SERVICE: usize = size_of::<ServiceCount>() + 2 * size_of::<(Arc<str>, usize)>();
+        let texts = self.pairs.iter().map(|pair| pair.template.text.len());
+        let names = self.services.iter().map(|service| service.name.len());
+        let samples = self.samples.iter().map(|sample| sample.len());
+        self.pairs.len() * (PAIR + size_of::<Template>())
+            + self.services.len() * SERVICE
+            + texts.chain(names).chain(samples).sum::<usize>()
     }
 
     /// Returns how many lines the window has.

@@ -20,7 +20,8 @@ pub use content::{
     TemplateCount, WindowContent,
 };
 pub use windower::{
-    EMPTY_ROWS_MAX, FORGET_AFTER_MS, OTHER_SERVICES, Placement, Recovered, STREAMS_MAX,
+    EMPTY_ROWS_MAX, FORGET_AFTER_MS, LATENESS_WINDOWS_MAX, OTHER_SERVICES, Placement, Recovered, SLOT_PAIRS_MAX,
+    STREAMS_MAX,
     StreamProgress, WindowConfig, Windower,
 };
 

@@ -27,6 +27,7 @@ macro_rules! submission {
 mod idle;
 mod lane;
 mod notes;
+mod under_way;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,7 +38,10 @@ use std::{
 use crossbeam_channel::Receiver;
 use fail::fail_point;
 
-use self::lane::{Job, Lane, Running};
+use self::{
+    lane::{Job, Lane, Running},
+    under_way::UnderWay,
+};
 use crate::{
     clock::Clock,
     event::{NextOffset, TopicPartition},
@@ -47,7 +51,7 @@ use crate::{
     mutes::MutesReceiver,
     pipeline::{Shared, Step},
     recovery::{Known, Recovery, RecoveryDesk},
-    sink::{Ack, AssignmentId, Sinks},
+    sink::{Ack, AssignmentId, Sinks, WindowJob},
     source::{CommitPoint, RawRecord, RecordHandler, StartPoint},
     window::WindowConfig,
 };
@@ -101,6 +105,7 @@ pub struct Worker {
     lanes: BTreeMap<TopicPartition, Lane>,
     steps: Vec<Step<ScoredWindow>>,
     outbox: VecDeque<Job>,
+    under_way: UnderWay,
     sinks: Sinks,
     acks: Receiver<Ack>,
     desk: RecoveryDesk,
@@ -137,6 +142,7 @@ impl Worker {
             lanes: BTreeMap::new(),
             steps: Vec::new(),
             outbox: VecDeque::new(),
+            under_way: UnderWay::default(),
             sinks,
             acks,
             desk,
@@ -283,7 +289,7 @@ impl Worker {
                 continue;
             }
             let refused = match job {
-                Job::Window(job) => self.sinks.try_submit(job).err().map(Job::Window),
+                Job::Window(job) => self.try_submit(job).err().map(Job::Window),
                 Job::Letter(letter) => self.sinks.try_submit_letter(letter).err().map(Job::Letter),
                 Job::Deploy(job) => self.sinks.try_submit_deploy(job).err().map(Job::Deploy),
             };
@@ -292,6 +298,20 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    #[allow(
+        clippy::result_large_err,
+        reason = "the job is handed back, not reported"
+    )]
+    fn try_submit(&mut self, job: WindowJob) -> Result<(), WindowJob> {
+        if !self.under_way.has_room_for(&job.scored) {
+            return Err(job);
+        }
+        let window = Arc::clone(&job.scored);
+        self.sinks.try_submit(job)?;
+        self.under_way.add(&window);
+        Ok(())
     }
 
     fn turn(&mut self) {
@@ -305,6 +325,7 @@ impl Worker {
         if now.saturating_duration_since(self.checked) >= CHECK_EVERY {
             self.checked = now;
             self.check_idle();
+            self.under_way.forget_done();
             self.set_gauges();
             self.note_health_due();
         }
@@ -315,8 +336,13 @@ impl Worker {
         let running = || self.lanes.values().filter_map(|lane| lane.running.as_ref());
         self.metrics.set_gauges(crate::metrics::Gauges {
             outbox: self.outbox.len(),
+            under_way_bytes: self.under_way.bytes(),
+            acks_waiting: self.acks.len(),
             open_windows: running()
                 .map(|it| it.pipeline.windower().open_count())
+                .sum(),
+            open_pairs: running()
+                .map(|it| it.pipeline.windower().open_pairs())
                 .sum(),
             streams: running()
                 .map(|it| it.pipeline.windower().stream_count())
@@ -324,7 +350,10 @@ impl Worker {
             mutes: self.shared.mutes().len(),
             windows_pending: running().map(|it| it.ledger.windows_closed_pending()).sum(),
             letters_pending: running().map(|it| it.ledger.letters_pending()).sum(),
+            baselines: running().map(|it| it.pipeline.baselines_count()).sum(),
             templates: self.shared.dictionary().len(),
+            template_bytes: self.shared.dictionary().bytes(),
+            unseen_texts: self.shared.unseen_texts(),
             template_evictions: self.shared.dictionary().evictions(),
         });
     }

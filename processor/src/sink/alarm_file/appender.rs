@@ -101,6 +101,8 @@ impl Appender {
             self.write(&alarm.text, guard.is_some())?;
             self.known.insert(&alarm.key);
         }
+        let remembered = i64::try_from(self.known.len()).unwrap_or(i64::MAX);
+        self.metrics.alarms_remembered.set(remembered);
         let Some(open) = &self.open else {
             return Ok(());
         };

@@ -439,3 +439,66 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn windows_that_lack_lines_are_marked_until_they_are_done(
+        steps in steps(),
+        through in 0..6_i64,
+    ) {
+        let through = Partial::Through(at(through * 30));
+        let mut ledger = ledger();
+        ledger.set_partial(through);
+        let mut oracle = Oracle { next: Oracle::FIRST_OFFSET, ..Oracle::default() };
+        for step in &steps {
+            oracle.apply(step, &mut ledger);
+            let metadata = ledger.commit_point().1;
+            let done = matches!(through, Partial::Through(last) if metadata.done_through >= Some(last));
+            prop_assert_eq!(metadata.partial, if done { Partial::No } else { through });
+        }
+    }
+
+    #[test]
+    fn the_clock_of_an_idle_partition_moves_no_offset(steps in steps(), idle_s in 1..100_000_i64) {
+        let mut ledger = ledger();
+        let mut oracle = Oracle { next: Oracle::FIRST_OFFSET, ..Oracle::default() };
+        for step in &steps {
+            oracle.apply(step, &mut ledger);
+        }
+        let before = ledger.commit_point();
+        let later = at(1_000_000 + idle_s);
+        ledger.advance(NextOffset(0), Some(later), None);
+        let after = ledger.commit_point();
+        prop_assert_eq!(after.0, before.0);
+        prop_assert_eq!(ledger.position(), NextOffset(oracle.next));
+        // Time goes on where no record is waited for; elsewhere a restart reads from before it.
+        let waits = after.0 != ledger.position();
+        let expected = if waits { before.1.max_event_time } else { Some(later) };
+        prop_assert_eq!(after.1.max_event_time, expected);
+        prop_assert_eq!(after.1.done_through, before.1.done_through);
+    }
+
+    #[test]
+    fn acks_of_an_earlier_assignment_move_nothing(steps in steps()) {
+        let mut revoked = ledger();
+        let mut oracle = Oracle { next: Oracle::FIRST_OFFSET, ..Oracle::default() };
+        for step in &steps {
+            oracle.apply(step, &mut revoked);
+        }
+        let point = revoked.commit_point();
+        let mut ledger = PartitionLedger::new(point.0, point.1);
+        let mut strays = 0;
+        for (index, (_, acks)) in &oracle.windows {
+            for _ in 0..acks.unwrap_or(1) {
+                ledger.window_acked(at(index * 30));
+                strays += 1;
+            }
+        }
+        for offset in &oracle.letters {
+            ledger.letter_acked(*offset);
+            strays += 1;
+        }
+        prop_assert_eq!(ledger.commit_point(), point);
+        prop_assert_eq!(ledger.stray_acks(), strays);
+    }
+}
