@@ -142,12 +142,14 @@ async fn script(store: &Store, jobs: &[WindowJob]) -> String {
     let params = arrays.params(&group);
     let mut sql = upsert_sql();
     let client = store.client().await.unwrap();
-    for (number, param) in (1..=params.len()).zip(params).rev() {
+    // From the last, so that `$1` is not found in `$10`.
+    for (place, param) in params.iter().enumerate().rev() {
+        let number = place + 1;
         let place = format!("${number}");
         let of_type = sql.split(&format!("{place}::")).nth(1);
         let of_type = of_type.map_or("text", |it| it.split([',', ')']).next().unwrap());
         let literal = format!("SELECT quote_literal(($1::{of_type})::text)");
-        let row = client.query_one(&literal, &[param]).await.unwrap();
+        let row = client.query_one(&literal, &[*param]).await.unwrap();
         sql = sql.replace(&place, row.get(0));
     }
     let mut moved = String::new();
