@@ -1,11 +1,15 @@
 //! The command line: raw arguments only. What they mean together with the configuration file and
 //! the environment is `config`'s; what they do is `main`'s.
 
+mod alarms;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+pub use alarms::{AcknowledgeArgs, AlarmsArgs, EvidenceArgs, FeedbackArgs, MutesArgs};
 
 /// Finds anomalies in log streams: Kafka in, 30-second windows, scores in PostgreSQL, alarms out.
 #[derive(Debug, Parser)]
@@ -42,6 +46,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   logguard train --input logs.parquet --model-dir model
+  logguard train --input logs.parquet --database-url postgres://logguard@db/logguard
   logguard train --input monday.jsonl.gz --input tuesday.jsonl.gz --model-dir model
   zcat archive/*.gz | logguard train --input - --model-dir model")]
     Train(TrainArgs),
@@ -68,6 +73,30 @@ Examples:
   logguard maintain --dry-run             # only count what would be dropped
   logguard maintain --retention off       # only refresh summaries")]
     Maintain(MaintainArgs),
+    /// Record that a version of a service was rolled out, to see what changed since.
+    #[command(after_help = "\
+Examples:
+  logguard deploy auth-service 1.4.0
+  logguard deploy auth-service 1.4.0 --at 2025-12-24T23:44:17Z --by ci
+
+A line of the input topic with \"event\":\"deploy\", a service and a version records one as well.
+docs/SQL.md shows the views that answer: deploy_impact, new_templates_since_deploy.")]
+    Deploy(DeployArgs),
+    /// List the alarms of all replicas, and follow them.
+    #[command(after_help = alarms::ALARMS_EXAMPLES)]
+    Alarms(AlarmsArgs),
+    /// Read an alarm's records again, score them again, and say whether the score is proved.
+    #[command(after_help = alarms::EVIDENCE_EXAMPLES)]
+    Evidence(EvidenceArgs),
+    /// Say that somebody looks after an alarm.
+    #[command(after_help = alarms::ACKNOWLEDGE_EXAMPLES)]
+    Acknowledge(AcknowledgeArgs),
+    /// Say whether an alarm was real; a false one mutes its pattern in that stream for a while.
+    #[command(after_help = alarms::FEEDBACK_EXAMPLES)]
+    Feedback(FeedbackArgs),
+    /// List what is muted, or lift a mute.
+    #[command(after_help = alarms::MUTES_EXAMPLES)]
+    Mutes(MutesArgs),
     /// Look at a model.
     Model {
         /// What to do with it.
@@ -233,6 +262,10 @@ pub struct TrainArgs {
     /// Learn from events before this time only (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// Learn from the feedback in this database as well: false alarms are taken as normal, real ones
+    /// are left out.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
     /// Print what was learnt as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -256,6 +289,9 @@ pub struct ReplayArgs {
     /// Where the model is and how it is judged.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Judge with the mutes in this database, as `run` does; without it nothing is muted.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
     /// Score events from this time on only (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
@@ -304,6 +340,26 @@ pub struct MaintainArgs {
     pub dry_run: bool,
 }
 
+/// Flags of `deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The service, as its log lines name it.
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// The version that runs from then on.
+    #[arg(value_name = "VERSION")]
+    pub version: String,
+    /// When it was rolled out (RFC 3339); now, if not given.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Who says so.
+    #[arg(long, env = "USER", value_name = "NAME")]
+    pub by: Option<String>,
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// On or off.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 pub enum OnOff {
@@ -329,14 +385,25 @@ impl Cli {
             Command::Train(args) => {
                 args.window.overrides(&mut settings);
                 put(&mut settings, "model", "dir", args.model_dir.as_ref());
+                put(&mut settings, "store", "url", args.database_url.as_ref());
             }
             Command::Replay(args) => {
                 args.kafka.overrides(&mut settings);
                 args.window.overrides(&mut settings);
                 args.model.overrides(&mut settings);
+                put(&mut settings, "store", "url", args.database_url.as_ref());
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
             Command::Maintain(args) => args.store.overrides(&mut settings),
+            Command::Deploy(args) => args.store.overrides(&mut settings),
+            Command::Alarms(args) => args.store.overrides(&mut settings),
+            Command::Evidence(args) => {
+                args.kafka.overrides(&mut settings);
+                args.store.overrides(&mut settings);
+            }
+            Command::Acknowledge(args) => args.store.overrides(&mut settings),
+            Command::Feedback(args) => args.store.overrides(&mut settings),
+            Command::Mutes(args) => args.store.overrides(&mut settings),
             Command::Model {
                 command: ModelCommand::Show { model, .. },
             } => {

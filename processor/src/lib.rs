@@ -8,23 +8,32 @@
 //!    └────────────────────── acks ◄─────────────────────────┘
 //! ```
 
+pub mod alarms;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decode;
+pub mod deploy;
 pub mod evaluate;
 pub mod event;
+pub mod evidence;
 pub mod exit;
+pub mod exposure;
 pub mod features;
+pub mod feedback;
 pub mod files;
 pub mod health;
+pub mod log;
 pub mod maintain;
 pub mod metrics;
 pub mod model;
+pub mod mutes;
 pub mod pipeline;
 pub mod progress;
 pub mod recovery;
+pub mod redact;
 pub mod replay;
+pub mod rescore;
 pub mod run;
 pub mod secret;
 pub mod shutdown;

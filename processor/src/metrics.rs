@@ -7,7 +7,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{decode::RejectReason, model::ScoredWindow, sink::SinkMetrics, source::SourceMetrics};
+use crate::{
+    decode::RejectReason,
+    model::ScoredWindow,
+    sink::SinkMetrics,
+    source::{PartitionLabel, SourceMetrics},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -29,9 +34,18 @@ pub struct PipelineMetrics {
     letters_pending: Gauge,
     templates: Gauge,
     template_evictions: Gauge,
+    /// The source's, to be looked at.
+    read_lag: Family<PartitionLabel, Gauge>,
 }
 
 impl PipelineMetrics {
+    /// Returns how many records of a partition are not read yet; `None` while that is not known.
+    #[must_use]
+    pub fn read_lag(&self, partition: i32) -> Option<i64> {
+        let label = PartitionLabel { partition };
+        self.read_lag.get(&label).map(|gauge| gauge.get())
+    }
+
     /// Registers every metric.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -141,7 +155,7 @@ pub struct Gauges {
 }
 
 /// Every metric of the process. Clones share their values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// The source's.
     pub source: SourceMetrics,
@@ -149,6 +163,21 @@ pub struct Metrics {
     pub pipeline: PipelineMetrics,
     /// The sinks'.
     pub sink: SinkMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let source = SourceMetrics::default();
+        let pipeline = PipelineMetrics {
+            read_lag: source.read_lag.clone(),
+            ..PipelineMetrics::default()
+        };
+        Self {
+            source,
+            pipeline,
+            sink: SinkMetrics::default(),
+        }
+    }
 }
 
 impl Metrics {

@@ -32,7 +32,7 @@ use crate::{
     sink::{
         ACKS_QUEUE_MAX, RunningSinks, Sinks, SinksSetup,
         migrate::{self, MigrateOptions, Retention},
-        store::Store,
+        store::{Chain, Store},
     },
     source::{self, SourceError, SourceReport, check_topics},
     worker::{Worker, WorkerParts, WorkerSettings},
@@ -221,6 +221,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
         Ok(()) => {}
         Err(error) if error.is_unreachable() => {
             let server = config.store.server();
+            let error = Chain(&error);
             tracing::warn!(%server, %error, "the store cannot be reached yet; partitions wait");
         }
         Err(error) => return Err(error.into()),

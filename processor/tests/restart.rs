@@ -5,12 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "common/log.rs"]
+mod log;
 #[path = "common/model.rs"]
 mod model;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use logguard::{
@@ -18,12 +20,15 @@ use logguard::{
     model::{Bundle, Detector, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     sink::{results::result_message, store::StreamState},
-    source::{CommitMetadata, PartitionLedger, RawRecord},
-    window::{FinalBy, GroupBy, Recovered, StreamProgress, WindowConfig},
+    source::{CommitMetadata, IdleMark, PartitionLedger},
+    window::{GroupBy, Recovered, StreamProgress, WindowConfig},
 };
 use proptest::prelude::*;
 
-use crate::model::{MESSAGES, SERVICES, bundle, partition};
+use crate::{
+    log::{log, record},
+    model::{bundle, partition},
+};
 
 const LENGTH_MS: i64 = 30_000;
 
@@ -39,7 +44,7 @@ fn shared(bundle: &Arc<Bundle>) -> Shared {
     Shared::new(Detector::new(Arc::clone(bundle), 1.0, 1)).unwrap()
 }
 
-/// What a final row says, as the results topic has it.
+/// What a final row says, as the results topic has it, and where its score comes from.
 type Rows = BTreeMap<String, String>;
 
 fn key(scored: &ScoredWindow) -> String {
@@ -51,7 +56,10 @@ fn key(scored: &ScoredWindow) -> String {
 }
 
 fn text(scored: &ScoredWindow) -> String {
-    serde_json::to_string(&result_message(scored, false)).unwrap()
+    let message = serde_json::to_string(&result_message(scored, false)).unwrap();
+    let window = &scored.window;
+    let (previous, before) = (window.previous, window.max_event_time_before);
+    format!("{message} {previous:?} {before:?}")
 }
 
 fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows, BTreeSet<i64>) {
@@ -67,7 +75,7 @@ fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows
         pipeline.record(&mut shared, record(offset, payload), &mut steps);
         for step in steps.drain(..) {
             match step {
-                Step::Opened { .. } => {}
+                Step::Opened { .. } | Step::Deployed { .. } => {}
                 Step::Closed(scored) => {
                     let before = rows.insert(key(&scored), text(&scored));
                     assert_eq!(before, None, "a window closed twice");
@@ -79,14 +87,6 @@ fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows
         }
     }
     (rows, letters)
-}
-
-fn record(offset: i64, payload: &str) -> RawRecord<'_> {
-    RawRecord {
-        offset,
-        record_time: None,
-        payload: Some(payload.as_bytes()),
-    }
 }
 
 /// What outlives a kill.
@@ -112,6 +112,10 @@ struct Life {
     ledger: PartitionLedger,
     queue: VecDeque<Job>,
     next: i64,
+    /// A committed move of the watermark, to be made when reading comes to its place.
+    mark: Option<IdleMark>,
+    /// What waits until a move of the watermark is committed.
+    held: Option<(IdleMark, Vec<Job>)>,
 }
 
 impl Life {
@@ -146,11 +150,63 @@ impl Life {
             ledger: PartitionLedger::new(next, metadata),
             queue: VecDeque::new(),
             next: next.0,
+            mark: metadata.idle,
+            held: None,
         };
+        life.make_committed_move();
         let mut steps = Vec::new();
         life.pipeline.close(&mut life.shared, &mut steps);
         life.carry(steps);
         life
+    }
+
+    /// The clock makes final what is open.
+    fn fall_idle(&mut self) {
+        let last_end = self.pipeline.windower().last_open_end();
+        let Some(due) = last_end.map(|end| end.saturating_add(2_000)) else {
+            return;
+        };
+        if self.held.is_some() || self.mark.is_some() {
+            return;
+        }
+        let through = due.saturating_add(-2_000 - LENGTH_MS);
+        if let Some(mark) = self.ledger.mark_idle(due, through) {
+            self.held = Some((mark, Vec::new()));
+            self.move_watermark(due);
+        }
+    }
+
+    fn move_watermark(&mut self, time: EventTime) {
+        let mut steps = Vec::new();
+        self.pipeline.close_idle(&mut self.shared, time, &mut steps);
+        self.carry(steps);
+        self.advance(0);
+    }
+
+    fn make_committed_move(&mut self) {
+        let next = NextOffset(self.next);
+        if let Some(mark) = self.mark.take_if(|mark| mark.from <= next) {
+            self.move_watermark(mark.time);
+        }
+    }
+
+    fn committed(&mut self, metadata: CommitMetadata) {
+        if let Some((_, jobs)) = self.held.take_if(|(mark, _)| Some(*mark) == metadata.idle) {
+            self.queue.extend(jobs);
+        }
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        match &mut self.held {
+            Some((_, jobs)) => jobs.push(job),
+            None => self.queue.push_back(job),
+        }
+    }
+
+    fn advance(&mut self, next: i64) {
+        let windower = self.pipeline.windower();
+        let (time, closed) = (windower.max_event_time(), windower.closed_through());
+        self.ledger.advance(NextOffset(next), time, closed);
     }
 
     fn read(&mut self, log: &[String]) -> bool {
@@ -161,11 +217,9 @@ impl Life {
         self.pipeline
             .record(&mut self.shared, record(self.next, payload), &mut steps);
         self.carry(steps);
-        let windower = self.pipeline.windower();
-        let (time, closed) = (windower.max_event_time(), windower.closed_through());
-        self.ledger
-            .advance(NextOffset::after(self.next), time, closed);
         self.next += 1;
+        self.advance(self.next);
+        self.make_committed_move();
         true
     }
 
@@ -187,11 +241,12 @@ impl Life {
                     ..
                 } => {
                     self.ledger.letter_opened(offset, max_event_time_before);
-                    self.queue.push_back(Job::Letter(offset));
+                    self.hand_over(Job::Letter(offset));
                 }
+                Step::Deployed { .. } => panic!("no line here tells of a deploy"),
                 Step::Closed(scored) => {
                     *slots.entry(scored.window.slot).or_default() += 1;
-                    self.queue.push_back(Job::Row(Box::new(scored)));
+                    self.hand_over(Job::Row(Box::new(scored)));
                 }
             }
         }
@@ -212,7 +267,6 @@ impl Life {
             }
             Some(Job::Row(scored)) => {
                 let window = &scored.window;
-                assert_eq!(window.final_by, FinalBy::Watermark);
                 let row = text(&scored);
                 let before = durable.rows.insert(key(&scored), row.clone());
                 assert!(
@@ -244,6 +298,8 @@ enum Fate {
     Commit,
     /// Dies with this many of the jobs under way durable and not acknowledged.
     Kill(u8),
+    /// The partition falls idle, for so long that what is open becomes final.
+    Idle,
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -255,12 +311,18 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
+fn fate_with_silence() -> impl Strategy<Value = Fate> {
+    prop_oneof![12 => fate(), 1 => Just(Fate::Idle)]
+}
+
+/// Returns what is durable in the end, with the windows that are still open then, and of these
+/// windows' lines how many there are.
 fn disturbed(
     bundle: &Arc<Bundle>,
     group_by: GroupBy,
     log: &[String],
     fates: &[Fate],
-) -> (Rows, BTreeSet<i64>) {
+) -> (Rows, BTreeSet<i64>, u64) {
     let mut durable = Durable::default();
     let mut life = Life::begin(bundle, group_by, &durable);
     for fate in fates {
@@ -275,7 +337,12 @@ fn disturbed(
                     life.write(&mut durable, true);
                 }
             }
-            Fate::Commit => durable.committed = Some(life.ledger.commit_point()),
+            Fate::Commit => {
+                let point = life.ledger.commit_point();
+                durable.committed = Some(point);
+                life.committed(point.1);
+            }
+            Fate::Idle => life.fall_idle(),
             Fate::Kill(jobs) => {
                 for _ in 0..*jobs {
                     life.write(&mut durable, false);
@@ -285,48 +352,17 @@ fn disturbed(
         }
     }
     while life.read(log) {}
+    let (_, metadata) = life.ledger.commit_point();
+    life.committed(metadata);
     while !life.queue.is_empty() {
         life.write(&mut durable, true);
     }
-    (durable.rows, durable.letters)
+    let open = life.pipeline.windower().open_rows().into_iter();
+    let open = open.map(|row| u64::from(row.content.lines())).sum();
+    (durable.rows, durable.letters, open)
 }
 
-/// A log of lines that mostly move forward, with late ones, jumps over gaps, and garbage.
-fn log() -> impl Strategy<Value = Vec<String>> {
-    let line = (
-        0_i64..6_000,
-        0_i64..50,
-        0_usize..3,
-        0_usize..5,
-        (0_u8..40, 0_i64..4_000),
-    );
-    prop::collection::vec(line, 50..400).prop_map(|lines| {
-        let mut time = 1_000_000_000_000;
-        let mut log = Vec::new();
-        for (step, kind, service, message, (odd, back)) in lines {
-            time += match kind {
-                0 => step * 60,
-                1 => step * 600,
-                _ => step,
-            };
-            // Half the lines are out of order, some beyond the lateness of 2 s, a few by far.
-            let time = match odd {
-                0 => time - 45_000,
-                1..=20 => time - back,
-                _ => time,
-            };
-            let (service, message) = (SERVICES[service], MESSAGES[message]);
-            log.push(if odd == 21 {
-                "garbage".to_owned()
-            } else {
-                format!(
-                    r#"{{"timestamp":{time},"level":"INFO","service":"{service}","message":"{message}"}}"#
-                )
-            });
-        }
-        log
-    })
-}
+static BUNDLE: LazyLock<Arc<Bundle>> = LazyLock::new(|| bundle(config(GroupBy::Partition)));
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
@@ -337,14 +373,31 @@ proptest! {
         fates in prop::collection::vec(fate(), 5..120),
         by_service: bool,
     ) {
-        static BUNDLE: std::sync::LazyLock<Arc<Bundle>> = std::sync::LazyLock::new(|| bundle(config(GroupBy::Partition)));
         let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
         let (rows, letters) = undisturbed(&BUNDLE, group_by, &log);
-        let (rows_after, letters_after) = disturbed(&BUNDLE, group_by, &log, &fates);
+        let (rows_after, letters_after, _) = disturbed(&BUNDLE, group_by, &log, &fates);
         for (key, row) in &rows {
             prop_assert_eq!(rows_after.get(key), Some(row), "row {}", key);
         }
         prop_assert_eq!(rows_after.len(), rows.len());
         prop_assert_eq!(letters_after, letters);
+    }
+
+    /// The clock makes windows final at any moment: rows are what they are for good (see
+    /// [`Life::write`]), and every line is in one of them, or open, or a dead letter.
+    #[test]
+    fn what_the_clock_made_final_stays(
+        log in log(),
+        fates in prop::collection::vec(fate_with_silence(), 5..120),
+        by_service: bool,
+    ) {
+        let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
+        let (rows, letters, open) = disturbed(&BUNDLE, group_by, &log, &fates);
+        let counted: u64 = rows
+            .values()
+            .map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap())
+            .map(|row| row["log_count"].as_u64().unwrap())
+            .sum();
+        prop_assert_eq!(counted + letters.len() as u64 + open, log.len() as u64);
     }
 }

@@ -58,6 +58,9 @@ CREATE TABLE alarms (
 
 CREATE UNIQUE INDEX alarms_seq_idx ON alarms (seq);
 
+-- Those who follow look back a little, for what was written earlier and committed later.
+CREATE INDEX alarms_raised_idx ON alarms (raised_at);
+
 -- Who looked at or judged an alarm, and when; never updated.
 CREATE TABLE alarm_actions (
     alarm_id    text        NOT NULL,
@@ -77,11 +80,19 @@ CREATE TABLE mutes (
     -- What is muted: template (its being new, surprising or repeated), critical or volume.
     kind        text             NOT NULL CHECK (kind IN ('template', 'critical', 'volume')),
     template    text COLLATE "C",
+    template_text text,
+    -- The alarm that was called false.
     alarm_id    text COLLATE "C" NOT NULL,
     active_from timestamptz      NOT NULL,
+    -- Brought forward when the mute is lifted; rows stay, for they tell how windows were judged.
     expires_at  timestamptz      NOT NULL,
     created_at  timestamptz      NOT NULL DEFAULT now(),
     created_by  text             NOT NULL,
+    lifted_at   timestamptz,
+    lifted_by   text,
     CHECK ((kind = 'template') = (template IS NOT NULL))
 );
 CREATE INDEX mutes_stream_idx ON mutes (stream, expires_at);
+
+-- The window is no anomaly because part of it is muted.
+ALTER TABLE anomaly_results ADD COLUMN muted boolean NOT NULL DEFAULT false;

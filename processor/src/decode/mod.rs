@@ -12,8 +12,8 @@ mod mask;
 mod template;
 
 pub use json::{
-    PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp,
-    service_name,
+    Decoded, PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, decode_record, from_epoch, parse_label,
+    parse_timestamp, service_name,
 };
 pub use mask::{MaskError, MaskRule, Masker};
 pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};

@@ -3,13 +3,17 @@
 //! A template's identity is a hash of its masked text, so it is the same in every replica and
 //! after every restart. The dictionary is a bounded cache: forgetting an entry costs time, never
 //! a result.
+//!
+//! A template's text is redacted when it is made, once per distinct template: what is shown,
+//! stored or learnt of it holds no secrets, whatever masks the model was trained with.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Masker;
+use crate::redact::Redactor;
 
 /// Longest part of a message that is masked, in bytes: stack traces are told apart by their tops.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -22,7 +26,7 @@ pub const TEMPLATE_BYTES_MAX: usize = 2048;
 pub struct Template {
     /// XXH3 of the masked text: the identity.
     pub hash: u64,
-    /// The masked text.
+    /// The masked text, redacted.
     pub text: Box<str>,
 }
 
@@ -41,6 +45,7 @@ impl Template {
 #[derive(Debug)]
 pub struct TemplateDictionary {
     masker: Masker,
+    redactor: Option<Arc<Redactor>>,
     templates: LruCache<u64, Arc<Template>>,
     masked: String,
     evictions: u64,
@@ -52,9 +57,19 @@ impl TemplateDictionary {
     pub fn new(masker: Masker, capacity: NonZeroUsize) -> Self {
         Self {
             masker,
+            redactor: None,
             templates: LruCache::new(capacity),
             masked: String::new(),
             evictions: 0,
+        }
+    }
+
+    /// Returns the dictionary with the texts of its templates redacted.
+    #[must_use]
+    pub fn redacting(self, redactor: Arc<Redactor>) -> Self {
+        Self {
+            redactor: Some(redactor),
+            ..self
         }
     }
 
@@ -64,18 +79,19 @@ impl TemplateDictionary {
         let (head, _) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         self.masker.mask_into(head, &mut self.masked);
         // Cut after masking: before it, the length of a variable would decide what is cut off.
-        let end = self.masked.floor_char_boundary(TEMPLATE_BYTES_MAX);
-        self.masked.truncate(end);
-        let hash = xxh3_64(self.masked.as_bytes());
+        let masked = cut(&self.masked);
+        let hash = xxh3_64(masked.as_bytes());
         if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {
             self.evictions += 1;
         }
-        let masked = &self.masked;
         self.templates.get_or_insert(hash, || {
-            Arc::new(Template {
-                hash,
-                text: masked.as_str().into(),
-            })
+            let redactor = self.redactor.as_ref();
+            let text = match redactor.map(|redactor| redactor.text(&self.masked)) {
+                // Redacted before it is cut: half a secret may not look like one.
+                Some(Cow::Owned(redacted)) => cut(&redacted).into(),
+                _ => masked.into(),
+            };
+            Arc::new(Template { hash, text })
         })
     }
 
@@ -98,9 +114,33 @@ impl TemplateDictionary {
     }
 }
 
+fn cut(masked: &str) -> &str {
+    let end = masked.floor_char_boundary(TEMPLATE_BYTES_MAX);
+    masked.split_at(end).0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redact::RedactionConfig;
+
+    #[test]
+    fn what_the_masks_of_an_old_model_leave_is_redacted_without_a_new_identity() {
+        let masks = Masker::default_rules();
+        let dictionary =
+            || TemplateDictionary::new(Masker::new(&masks).unwrap(), NonZeroUsize::MIN);
+        let redactor = Redactor::new(&RedactionConfig::default()).unwrap();
+        let mut redacting = dictionary().redacting(Arc::new(redactor));
+        let message = "login 17 password=hunter2";
+        let shown = Arc::clone(redacting.resolve(message));
+        assert_eq!(&*shown.text, "login <num> password=<password>");
+        assert_eq!(shown.hash, dictionary().resolve(message).hash);
+        let long = format!(
+            "{} password=hunter2",
+            "x ".repeat(TEMPLATE_BYTES_MAX / 2 - 8)
+        );
+        assert!(!redacting.resolve(&long).text.contains("hun"));
+    }
 
     #[test]
     fn a_variable_early_in_a_long_message_does_not_move_where_it_is_cut() {

@@ -8,6 +8,8 @@ use super::{
     baseline::BaselineStep,
     calibration::Evidence,
     explain::{Findings, adoption, explain},
+    mute::{Aside, Mutes, reason},
+    pattern::{Rest, pattern},
     profile::{Facts, TextCache},
     signals::{Signals, signals, signals_without},
 };
@@ -30,6 +32,7 @@ pub struct Detector {
     threshold: f64,
     ln_threshold: f64,
     unseen: TextCache,
+    mutes: Arc<Mutes>,
 }
 
 impl Detector {
@@ -61,7 +64,13 @@ impl Detector {
             ln_threshold: threshold.ln(),
             bundle,
             unseen: TextCache::new(UNSEEN_TEXTS),
+            mutes: Arc::default(),
         }
+    }
+
+    /// Judges windows from now on with these mutes.
+    pub fn set_mutes(&mut self, mutes: Arc<Mutes>) {
+        self.mutes = mutes;
     }
 
     /// Returns the bundle.
@@ -90,15 +99,33 @@ impl Detector {
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
-        let signals = signals(
+        let all = signals(
             (&content.profile, &content.density),
             &observed,
             &features,
             baseline,
             window.gap,
         );
+        let scene = Scene {
+            observed: &observed,
+            pairs: &pairs,
+            signals: &all,
+            baseline,
+        };
+        let mutes = self.mutes.at(&window.stream, window.bounds.start);
+        let mut muted = Aside::default();
+        for mute in &mutes {
+            muted.add(&mute.pattern, &observed);
+        }
+        let signals = self.without(&muted, &scene);
         let evidence = content.calibration.evidence(&signals);
         let mut verdict = self.verdict(&evidence);
+        verdict.muted = !muted.is_empty()
+            && !verdict.is_anomaly
+            && content
+                .calibration
+                .ln_p(&content.calibration.evidence(&all))
+                < self.ln_threshold;
         verdict.cold = baseline.is_cold();
         verdict.cluster_label = signals.cluster_label;
         if observed.lines() > 0 {
@@ -116,10 +143,23 @@ impl Detector {
             baseline,
             detailed: verdict.is_anomaly,
         });
+        if verdict.is_anomaly {
+            explanation.pattern = pattern(&muted, &observed, &pairs, |aside| {
+                let signals = self.without(aside, &scene);
+                let evidence = content.calibration.evidence(&signals);
+                Rest {
+                    signals,
+                    evidence,
+                    anomalous: content.calibration.ln_p(&evidence) < self.ln_threshold,
+                }
+            });
+        }
+        let held = mutes.iter().filter(|mute| mute.is_felt(&observed, &all));
+        explanation.reasons.extend(held.map(|mute| reason(mute)));
         if window.gap {
             baseline.adoption.gap();
         } else {
-            let ln_p_rest = self.ln_p_rest(&unseen, (&observed, &pairs), &signals, baseline);
+            let ln_p_rest = self.ln_p_rest(&unseen, muted, &scene);
             let adopted = baseline.adoption.step(&AdoptionStep {
                 observed: &observed,
                 critical: &critical,
@@ -148,27 +188,35 @@ impl Detector {
         }
     }
 
-    /// Returns ln p of what there is in a window besides templates that are new.
-    fn ln_p_rest(
-        &self,
-        unseen: &Unseen,
-        (observed, pairs): (&Observed, &[&TemplateCount]),
-        signals: &Signals,
-        baseline: &Baseline,
-    ) -> f64 {
-        let content = &self.bundle.content;
+    /// Returns ln p of what there is in a window besides templates that are new and what is muted.
+    fn ln_p_rest(&self, unseen: &Unseen, mut aside: Aside, scene: &Scene<'_>) -> f64 {
         if unseen.new.is_empty() {
             return 0.0;
         }
-        let rest = signals_without(
-            &unseen.new,
-            |place| pairs[place].level,
-            (&content.profile, baseline),
-            observed,
-            signals,
-        );
-        let calibration = &content.calibration;
-        calibration.ln_p(&calibration.evidence(&rest))
+        aside.add_places(unseen.new.iter().copied());
+        let calibration = &self.bundle.content.calibration;
+        calibration.ln_p(&calibration.evidence(&self.without(&aside, scene)))
+    }
+
+    /// Returns the signals of a window as if what is aside had not come.
+    fn without(&self, aside: &Aside, scene: &Scene<'_>) -> Signals {
+        let mut signals = *scene.signals;
+        if !aside.places.is_empty() {
+            signals = signals_without(
+                &aside.places,
+                |place| scene.pairs[place].level,
+                (&self.bundle.content.profile, scene.baseline),
+                scene.observed,
+                scene.signals,
+            );
+        }
+        if aside.critical {
+            signals.critical = 0.0;
+        }
+        if aside.volume {
+            signals.volume = 0.0;
+        }
+        signals
     }
 
     fn verdict(&self, evidence: &Evidence) -> Verdict {
@@ -183,6 +231,17 @@ impl Detector {
             dbscan_score: 0.0,
             cold: false,
             level_shift: false,
+            muted: false,
         }
     }
+}
+
+/// A window about to be judged.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    observed: &'a Observed,
+    pairs: &'a [&'a TemplateCount],
+    /// All there is in it.
+    signals: &'a Signals,
+    baseline: &'a Baseline,
 }

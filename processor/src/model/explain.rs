@@ -10,6 +10,7 @@ use super::{
     bundle::Content,
     calibration::{Evidence, Kind},
     density::SPACE,
+    mute::Pattern,
     signals::Signals,
 };
 use crate::{
@@ -46,6 +47,10 @@ pub struct Explanation {
     /// The services those templates come from, most lines first (anomalies only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceFinding>,
+    /// The fewest parts without which it would be no anomaly (anomalies only): what is muted if
+    /// somebody calls the alarm false.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pattern: Vec<Pattern>,
 }
 
 /// A column outside its usual range.

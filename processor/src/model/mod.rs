@@ -18,7 +18,9 @@ mod density;
 mod detector;
 mod explain;
 mod history;
+mod mute;
 mod occasions;
+mod pattern;
 mod profile;
 mod signals;
 mod stop_words;
@@ -38,6 +40,8 @@ pub use bundle::{
 };
 pub use detector::Detector;
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
+pub use mute::{Mute, Mutes, Pattern};
+pub use pattern::PARTS_MAX;
 pub use train::{TrainError, TrainProgress, Trainer, WINDOWS_MIN};
 
 use crate::{features::FeatureRow, window::ClosedWindow};
@@ -59,6 +63,8 @@ pub struct Verdict {
     pub cold: bool,
     /// A lasting change of volume was taken for the new level at this window.
     pub level_shift: bool,
+    /// It is no anomaly because part of it is muted.
+    pub muted: bool,
 }
 
 /// A window with its score: what every sink writes.

@@ -69,7 +69,8 @@ pub(super) fn signals(
 }
 
 /// Returns the signals of a window as if the pairs at `left_out` had not come, which are in order.
-/// The volume stays: a flood of new lines is a signal besides their being new.
+/// The volume stays: a flood of new lines is a signal besides their being new. Places are those of
+/// `observed`.
 pub(super) fn signals_without(
     left_out: &[usize],
     levels: impl Fn(usize) -> Level,
@@ -85,20 +86,23 @@ pub(super) fn signals_without(
         let service = &mut rest.services[pair.service];
         service.lines = service.lines.saturating_sub(pair.count);
     }
-    let mut place = 0;
-    rest.pairs.retain(|_| {
-        place += 1;
-        left_out.binary_search(&(place - 1)).is_err()
-    });
+    let kept: Vec<usize> = (0..rest.pairs.len())
+        .filter(|place| left_out.binary_search(place).is_err())
+        .collect();
+    rest.pairs = kept.iter().map(|&place| observed.pairs[place]).collect();
+    let in_all = |place: Option<usize>| place.map(|place| kept[place]);
     let clump = baseline.clump();
+    let (surprisal, surprising) = most_surprising(&rest);
     let mut signals = Signals {
         draws: draws(rest.pairs.len()),
-        surprisal: most_surprising(&rest).0,
+        surprisal,
+        surprising: in_all(surprising),
         critical: critical(profile, &rest, clump),
         ..*all
     };
     if !baseline.is_cold() {
-        signals.repetition = repetition(&rest, clump).0;
+        let (most, repeated) = repetition(&rest, clump);
+        (signals.repetition, signals.repeated) = (most, in_all(repeated));
     }
     signals
 }

@@ -43,6 +43,7 @@ use super::{
 use crate::clock::Clock;
 
 pub use line::format_alarm;
+pub(crate) use line::printable;
 
 /// Alarms that wait for the file before reading pauses.
 pub const ALARMS_QUEUE_MAX: usize = 1_000;

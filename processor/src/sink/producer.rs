@@ -84,8 +84,9 @@ impl<M: Outgoing> ProducerContext for Reports<M> {
     }
 }
 
-/// Says whether a message goes out; one that does not is acknowledged at once.
-pub(super) type Admit<M> = Box<dyn FnMut(&M) -> bool + Send>;
+/// Makes a message fit to go out and says whether it does; one that does not is acknowledged at
+/// once.
+pub(super) type Admit<M> = Box<dyn FnMut(&mut M) -> bool + Send>;
 
 /// What a producer thread is made of.
 pub(super) struct ProducerSetup<'a> {
@@ -179,8 +180,8 @@ impl<M: Outgoing> Worker<M> {
         }
     }
 
-    fn take(&mut self, message: M) {
-        if (self.admit)(&message) {
+    fn take(&mut self, mut message: M) {
+        if (self.admit)(&mut message) {
             self.waiting.push_back(Box::new(message));
         } else {
             self.finish(&message);

@@ -86,6 +86,8 @@ pub struct ResultMessage<'a> {
     pub cold: bool,
     /// A lasting change of volume was taken for the new level at this window.
     pub level_shift: bool,
+    /// It is no anomaly because part of it is muted.
+    pub muted: bool,
     /// -log10 of the combined p-value.
     pub severity: f64,
     /// Empirical CDF of the distance to the nearest core point.
@@ -152,6 +154,7 @@ pub fn result_message(scored: &ScoredWindow, stale: bool) -> ResultMessage<'_> {
         gap: window.gap,
         cold: verdict.cold,
         level_shift: verdict.level_shift,
+        muted: verdict.muted,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         error_rate: counts.error_rate,

@@ -10,15 +10,20 @@
 //! a better one. A process that lost a partition writes nothing to it, however late it wakes up.
 
 mod alarm;
+mod alarms;
 mod arrays;
 mod batch;
 mod columns;
 mod config;
 mod connection;
+mod deploys;
 mod error;
 mod features_row;
 mod json;
 mod models;
+mod mutes;
+mod partition_health;
+mod provenance;
 mod raw_lines;
 mod row;
 #[cfg(test)]
@@ -28,18 +33,23 @@ mod templates;
 mod upsert;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
+pub use alarms::{ALARMS_PAGE_MAX, AlarmAction, AlarmQuery, JudgedWindow, StoredAlarm};
 pub use config::{RawLinesKept, SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
+pub use deploys::DeploySource;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
+pub use mutes::{Feedback, MUTES_MAX, StoredMute};
+pub use partition_health::PartitionHealth;
+pub use provenance::StoredScore;
 pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
@@ -87,6 +97,12 @@ impl Store {
             StoreKind::Postgres => Self::new(config, group).map(Some),
             StoreKind::None => Ok(None),
         }
+    }
+
+    /// Returns how long an assigned partition waits for a store that does not answer.
+    #[must_use]
+    pub fn claim_patience(&self) -> Duration {
+        self.config.claim_patience
     }
 
     /// Claims a partition: fences off whoever had it, and reads where its streams stand, in one

@@ -79,7 +79,8 @@ pub struct KafkaConfig {
     /// for what is open, shorter than the 30 s after which supervisors kill.
     pub shutdown_timeout_ms: u64,
     /// Further librdkafka settings, for all clients: TLS, SASL, buffers. Those the offset rules
-    /// depend on are refused. Default none.
+    /// depend on are refused. `NAME_file` gives a property by a file that holds its value. Default
+    /// none.
     pub properties: KafkaProperties,
 }
 
@@ -150,6 +151,22 @@ pub enum KafkaConfigError {
         key: String,
         /// What to do instead.
         instead: &'static str,
+    },
+    /// The value is there and in a file as well.
+    #[error("`kafka.properties` holds `{key}` twice, itself and as `{key}_file`; leave one out")]
+    GivenTwice {
+        /// The property.
+        key: String,
+    },
+    /// The file with the value cannot be read.
+    #[error("cannot read `{path}`, which `{name}` in `kafka.properties` names: {reason}")]
+    File {
+        /// The setting.
+        name: String,
+        /// The file.
+        path: String,
+        /// What the file system says.
+        reason: String,
     },
 }
 
@@ -230,7 +247,8 @@ impl KafkaConfig {
         self.validate_topics()?;
         self.validate_times()?;
         for key in self.properties.0.keys() {
-            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == key) {
+            let property = key.strip_suffix("_file").unwrap_or(key);
+            if let Some((_, instead)) = RESERVED.iter().find(|(name, _)| *name == property) {
                 let key = key.clone();
                 return Err(KafkaConfigError::Reserved { key, instead });
             }
@@ -320,7 +338,7 @@ impl KafkaConfig {
         for (key, value) in tuning {
             config.set(*key, *value);
         }
-        for (key, value) in &self.properties.0 {
+        for (key, value) in self.properties.passed() {
             config.set(key, value);
         }
         config

@@ -18,7 +18,7 @@ use super::{
     error::{Meaning, meaning},
     preflight::{self, Client},
 };
-use crate::event::NextOffset;
+use crate::event::{NextOffset, OffsetSpan, TopicPartition};
 
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,6 +120,41 @@ impl TopicReader {
             let span = reader.span(partition)?;
             reader.spans.push(span);
         }
+        Ok(reader)
+    }
+
+    /// Connects, and notes what there is of the offsets `span` of one partition: nothing if retention
+    /// took them all, or if the topic was made anew since.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; a partition that is not there counts as a topic that is not.
+    pub fn open_span(
+        config: &KafkaConfig,
+        partition: &TopicPartition,
+        span: OffsetSpan,
+    ) -> Result<Self, SourceError> {
+        config.validate()?;
+        let client = preflight::connect(config)?;
+        let topic = partition.topic.to_string();
+        let found = preflight::metadata(&client, config, &topic)?;
+        if !found.is_some_and(|numbers| numbers.contains(&partition.partition)) {
+            return Err(SourceError::MissingTopics {
+                brokers: config.brokers.clone(),
+                topics: vec![("input_topic", topic)],
+            });
+        }
+        let mut reader = Self {
+            client,
+            topic,
+            spans: Vec::new(),
+        };
+        let there = reader.span(partition.partition)?;
+        let low = span.first.max(there.low);
+        reader.spans.push(PartitionSpan {
+            partition: partition.partition,
+            low,
+            high: span.next.0.min(there.high).max(low),
+        });
         Ok(reader)
     }
 

@@ -15,8 +15,11 @@ pub const PAIRS_MAX: usize = 20_000;
 pub const SERVICES_MAX: usize = 4_096;
 /// Error lines kept as samples (the alarm shows as many).
 pub const SAMPLES_MAX: usize = 3;
-/// Longest sample kept, in bytes.
+/// Longest sample shown, in bytes.
 pub const SAMPLE_BYTES_MAX: usize = 512;
+/// Longest sample kept in an open window, in bytes: redaction has to see secrets whole, so a
+/// sample is cut to [`SAMPLE_BYTES_MAX`] after it.
+pub const SAMPLE_BYTES_KEPT_MAX: usize = 2_048;
 
 /// Lines of one template from one service.
 #[derive(Clone, Debug)]
@@ -55,7 +58,8 @@ pub struct WindowContent {
     pub services: Vec<ServiceCount>,
     /// Lines per (service, template), in order of first appearance; see [`Self::sorted_pairs`].
     pub pairs: Vec<TemplateCount>,
-    /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_MAX`].
+    /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_KEPT_MAX`]: as they came in a
+    /// window that is counted, redacted and cut to [`SAMPLE_BYTES_MAX`] in one that is scored.
     pub samples: Vec<Box<str>>,
     service_index: HashMap<Arc<str>, usize>,
     pair_index: HashMap<(usize, u64), usize>,
@@ -71,7 +75,7 @@ impl WindowContent {
         }
         if event.level.is_critical() && self.samples.len() < SAMPLES_MAX {
             let message = event.message.as_ref();
-            let end = message.floor_char_boundary(SAMPLE_BYTES_MAX);
+            let end = message.floor_char_boundary(SAMPLE_BYTES_KEPT_MAX);
             self.samples.push(message.split_at(end).0.into());
         }
         let Some(service) = self.service(&event.service) else {

@@ -26,6 +26,7 @@ macro_rules! submission {
 
 mod idle;
 mod lane;
+mod notes;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -34,6 +35,7 @@ use std::{
 };
 
 use crossbeam_channel::Receiver;
+use fail::fail_point;
 
 use self::lane::{Job, Lane, Running};
 use crate::{
@@ -54,6 +56,9 @@ use crate::{
 const ROOM_SLICE: Duration = Duration::from_millis(20);
 /// How often idle partitions are looked at and gauges set.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Results of a partition that wait for a commit before no more records are taken; what comes while
+/// the broker answers is far less.
+const HELD_MAX: usize = 2_000;
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
@@ -101,6 +106,7 @@ pub struct Worker {
     assignments: AssignmentId,
     reading_disturbed: bool,
     checked: Instant,
+    noted: Instant,
     clock: Clock,
     health: Arc<Health>,
     metrics: PipelineMetrics,
@@ -134,6 +140,7 @@ impl Worker {
             assignments: 0,
             reading_disturbed: false,
             checked: clock.instant(),
+            noted: clock.instant(),
             clock,
             health,
             metrics,
@@ -272,6 +279,7 @@ impl Worker {
             let refused = match job {
                 Job::Window(job) => self.sinks.try_submit(job).err().map(Job::Window),
                 Job::Letter(letter) => self.sinks.try_submit_letter(letter).err().map(Job::Letter),
+                Job::Deploy(job) => self.sinks.try_submit_deploy(job).err().map(Job::Deploy),
             };
             if let Some(job) = refused {
                 self.outbox.push_front(job);
@@ -289,6 +297,7 @@ impl Worker {
             self.checked = now;
             self.check_idle();
             self.set_gauges();
+            self.note_health_due();
         }
         self.flush_outbox();
     }
@@ -325,6 +334,12 @@ impl Worker {
                 self.apply(&ack);
             }
         }
+    }
+
+    /// Tells whether more records can be taken.
+    fn has_room(&self) -> bool {
+        let mut running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
+        self.outbox.is_empty() && running.all(|it| it.held_count() < HELD_MAX)
     }
 
     /// Returns how many acks the sinks still owe to these partitions.
@@ -388,18 +403,28 @@ impl RecordHandler for Worker {
             }
             return;
         };
+        let reached = NextOffset(record.offset);
+        if running.mark.is_some_and(|mark| mark.from <= reached) {
+            self.make_committed_move(partition, reached);
+            return self.record(partition, record);
+        }
         running.idle_since = None;
         running.provisional_through = None;
         let place = (partition.partition, record.offset);
         self.sinks
             .offer_line(place, record.payload, record.record_time);
+        running.tally.read += 1;
         running
             .pipeline
             .record(&mut self.shared, record, &mut self.steps);
         if !self.steps.is_empty() {
             running.carry(&mut self.steps, record.payload, &mut submission!(self));
         }
-        running.advance(NextOffset::after(record.offset));
+        let next = NextOffset::after(record.offset);
+        running.advance(next);
+        if running.mark.is_some() {
+            self.make_committed_move(partition, next);
+        }
     }
 
     fn caught_up(&mut self, partition: &TopicPartition) {
@@ -425,7 +450,14 @@ impl RecordHandler for Worker {
     }
 
     fn drain(&mut self, deadline: Instant) -> bool {
-        self.turns_until(deadline, |worker| worker.outbox.is_empty())
+        self.turns_until(deadline, Self::has_room)
+    }
+
+    fn committed(&mut self, point: &CommitPoint) {
+        let lane = self.lanes.get_mut(&point.partition);
+        if let Some(running) = lane.and_then(|lane| lane.running.as_mut()) {
+            running.release(point.metadata.idle, &mut self.outbox);
+        }
     }
 
     fn take_commit_points(&mut self) -> Vec<CommitPoint> {
@@ -453,12 +485,17 @@ impl RecordHandler for Worker {
             self.desk.forget(partition);
             self.ready.retain(|ready| ready != partition);
         }
-        if !lost && !self.turns_until(deadline, |worker| worker.owed(partitions) == 0) {
+        let drained = |worker: &Self| {
+            fail_point!("revoke.draining", |_| std::process::abort());
+            worker.owed(partitions) == 0
+        };
+        if !lost && !self.turns_until(deadline, drained) {
             tracing::warn!(
                 acks = self.owed(partitions),
                 "revoked before everything was durable; the rest will be read again"
             );
         }
+        self.note_health(|partition| partitions.contains(partition));
         for partition in partitions {
             if lost {
                 self.lanes.remove(partition);
@@ -469,6 +506,7 @@ impl RecordHandler for Worker {
     }
 
     fn finish(&mut self, deadline: Instant) {
+        self.note_health(|_| true);
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         if !self.turns_until(deadline, |worker| worker.owed(&partitions) == 0) {
             tracing::warn!(

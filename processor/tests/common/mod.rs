@@ -92,8 +92,12 @@ impl Drop for TestDatabase {
 
 /// Creates an empty database on the server to test on, if one was given.
 pub(crate) async fn fresh_database() -> Option<TestDatabase> {
+    Some(fresh_database_at(database_url()?).await)
+}
+
+/// Creates an empty database on the server of a superuser's URL.
+pub(crate) async fn fresh_database_at(admin_url: String) -> TestDatabase {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let admin_url = database_url()?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("logguard_test_{}_{count}", std::process::id());
     let admin = connect(&admin_url).await;
@@ -107,11 +111,11 @@ pub(crate) async fn fresh_database() -> Option<TestDatabase> {
             .expect("the database can be created");
     }
     let url = with_database(&admin_url, &name);
-    Some(TestDatabase {
+    TestDatabase {
         url,
         name,
         admin_url,
-    })
+    }
 }
 
 /// Returns whether the server has TimescaleDB, without which a test passes over itself and says so.

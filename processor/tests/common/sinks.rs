@@ -196,6 +196,11 @@ impl Rest {
         self.metrics.meter(sink).delivered.get()
     }
 
+    /// Returns how many rounds of health notes were dropped.
+    pub(crate) fn health_notes_dropped(&self) -> u64 {
+        self.metrics.health_notes_dropped.get()
+    }
+
     /// Returns how many windows and letters are on their way.
     pub(crate) fn pending(&self) -> i64 {
         let sinks = ["store", "results", "alarm_file", "dead_letter"];

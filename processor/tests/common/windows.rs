@@ -131,6 +131,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
             dbscan_score: 0.75,
             cold: false,
             level_shift: false,
+            muted: false,
         },
         explanation: Explanation {
             reasons: spec.reasons.iter().map(|it| (*it).to_owned()).collect(),

@@ -11,4 +11,5 @@ mod adoption;
 mod bundle;
 mod columns;
 mod made;
+mod mutes;
 mod scores;

@@ -133,6 +133,12 @@ fn shortened(reason: &str) -> String {
     }
 }
 
+/// Returns a text that ends no line and steers no terminal, for the end of a line.
+#[must_use]
+pub(crate) fn printable(text: &str) -> String {
+    escaped(text, Place::LineEnd)
+}
+
 /// Where in a line a text stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {

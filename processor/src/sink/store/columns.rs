@@ -75,6 +75,7 @@ table! {
         stale: bool => "bool",
         cold: bool => "bool",
         level_shift: bool => "bool",
+        muted: bool => "bool",
         severity: f64 => "float8",
         dbscan_score: f64 => "float8",
         model_checksum: String => "text",

@@ -34,6 +34,20 @@ pub struct RecoveredStream {
     pub state: StreamState,
 }
 
+impl RecoveredStream {
+    /// Returns where the stream continues with the model of this checksum. A baseline made by
+    /// another model means nothing to it: the stream keeps its place and starts with the model's own.
+    #[must_use]
+    pub fn continued_by(self, model_checksum: &str) -> (StreamProgress, Baseline) {
+        let StreamState { progress, baseline } = self.state;
+        if *self.model_checksum == *model_checksum {
+            (progress, baseline)
+        } else {
+            (progress, Baseline::default())
+        }
+    }
+}
+
 pub(super) fn row(job: &WindowJob) -> ResultRow {
     let scored = &*job.scored;
     let (window, verdict) = (&scored.window, &scored.verdict);
@@ -64,6 +78,7 @@ pub(super) fn row(job: &WindowJob) -> ResultRow {
         stale: job.stale,
         cold: verdict.cold,
         level_shift: verdict.level_shift,
+        muted: verdict.muted,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         model_checksum: without_nul(&scored.model_checksum),

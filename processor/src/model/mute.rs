@@ -1,0 +1,212 @@
+//! Patterns: what an alarm is about, and what a stream is muted about.
+//!
+//! ```text
+//! alarm ─► pattern (its fewest parts without which it is none) ─► somebody calls it false ─► mutes
+//! window + mutes of its stream ─► judged on what remains
+//! ```
+//!
+//! A mute holds for windows that start in `[active_from, expires_at)`: by event time, so that a
+//! window that is read again is judged as the first time. No clock is read here.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{profile::hex_u64, signals::Signals};
+use crate::{
+    event::{EventTime, StreamKey},
+    features::Observed,
+};
+
+/// A number of lines is worth a word from this -ln p on: chance brings it once in 20.
+const FELT_NATS: f64 = 3.0;
+
+/// One part of what an alarm is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Pattern {
+    /// Lines of a template: their being new, surprising or repeated.
+    Template {
+        /// Identity of the template.
+        #[serde(with = "hex_u64")]
+        template: u64,
+        /// Its masked text, for people.
+        text: String,
+    },
+    /// The number of `ERROR` and `FATAL` lines.
+    Critical,
+    /// The number of lines, too many or too few.
+    Volume,
+}
+
+/// A pattern that raises no alarm in a stream for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mute {
+    /// Its number in the table.
+    pub id: i64,
+    /// The stream, as it is written.
+    pub stream: String,
+    /// What is muted.
+    pub pattern: Pattern,
+    /// Start of the first window it holds for.
+    pub active_from: EventTime,
+    /// Windows that start at this time or later are judged in full again.
+    pub expires_at: EventTime,
+}
+
+impl Mute {
+    /// Returns whether the window has something of what is muted.
+    pub(super) fn is_felt(&self, observed: &Observed, signals: &Signals) -> bool {
+        match &self.pattern {
+            Pattern::Template { template, .. } => {
+                observed.pairs.iter().any(|pair| pair.template == *template)
+            }
+            Pattern::Critical => signals.critical >= FELT_NATS,
+            Pattern::Volume => signals.volume >= FELT_NATS,
+        }
+    }
+}
+
+/// All mutes there are, by stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mutes {
+    by_stream: HashMap<String, Vec<Mute>>,
+}
+
+impl Mutes {
+    /// Returns these mutes; those of a stream hold in the order of their numbers.
+    #[must_use]
+    pub fn new(mutes: impl IntoIterator<Item = Mute>) -> Self {
+        let mut by_stream: HashMap<String, Vec<Mute>> = HashMap::new();
+        for mute in mutes {
+            by_stream.entry(mute.stream.clone()).or_default().push(mute);
+        }
+        for mutes in by_stream.values_mut() {
+            mutes.sort_by_key(|mute| mute.id);
+        }
+        Self { by_stream }
+    }
+
+    /// Returns how many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_stream.values().map(Vec::len).sum()
+    }
+
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_stream.is_empty()
+    }
+
+    /// Returns those that hold for the window of `stream` that starts at `start`.
+    pub(super) fn at(&self, stream: &StreamKey, start: EventTime) -> Vec<&Mute> {
+        if self.by_stream.is_empty() {
+            return Vec::new();
+        }
+        // As the table writes it, which knows no NUL.
+        let name = stream.to_string().replace('\0', "\u{fffd}");
+        let of_stream = self.by_stream.get(&name);
+        let mutes = of_stream.into_iter().flatten();
+        mutes
+            .filter(|mute| mute.active_from <= start && start < mute.expires_at)
+            .collect()
+    }
+}
+
+/// What of a window is left out of its judgement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Aside {
+    /// Places of pairs, in order.
+    pub(super) places: Vec<usize>,
+    /// The number of `ERROR` and `FATAL` lines.
+    pub(super) critical: bool,
+    /// The number of lines.
+    pub(super) volume: bool,
+}
+
+impl Aside {
+    /// Leaves `pattern` out as well.
+    pub(super) fn add(&mut self, pattern: &Pattern, observed: &Observed) {
+        match pattern {
+            Pattern::Critical => self.critical = true,
+            Pattern::Volume => self.volume = true,
+            Pattern::Template { template, .. } => {
+                let places = (0..).zip(&observed.pairs);
+                let of_template = places.filter(|(_, pair)| pair.template == *template);
+                self.add_places(of_template.map(|(place, _)| place));
+            }
+        }
+    }
+
+    /// Leaves the pairs at `places` out as well.
+    pub(super) fn add_places(&mut self, places: impl IntoIterator<Item = usize>) {
+        self.places.extend(places);
+        self.places.sort_unstable();
+        self.places.dedup();
+    }
+
+    /// Returns whether nothing is left out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty() && !self.critical && !self.volume
+    }
+}
+
+/// Says, for a person, that a mute held.
+pub(super) fn reason(mute: &Mute) -> String {
+    let id = mute.id;
+    match &mute.pattern {
+        Pattern::Template { text, .. } => format!("muted ({id}): `{text}`"),
+        Pattern::Critical => format!("muted ({id}): the number of ERROR and FATAL lines"),
+        Pattern::Volume => format!("muted ({id}): the number of lines"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TopicPartition;
+
+    #[test]
+    fn a_mute_holds_in_its_stream_from_its_first_window_until_it_expires() {
+        let at = |millis| EventTime::from_millis(millis).unwrap();
+        let mutes = Mutes::new([Mute {
+            id: 1,
+            stream: "t/0/a".to_owned(),
+            pattern: Pattern::Volume,
+            active_from: at(30_000),
+            expires_at: at(90_000),
+        }]);
+        let holds = |service: &str, millis| {
+            let stream = StreamKey {
+                partition: TopicPartition {
+                    topic: "t".into(),
+                    partition: 0,
+                },
+                service: Some(service.into()),
+            };
+            !mutes.at(&stream, at(millis)).is_empty()
+        };
+        assert!(!holds("a", 0) && holds("a", 30_000) && holds("a", 60_000));
+        assert!(!holds("a", 90_000) && !holds("b", 30_000));
+    }
+
+    #[test]
+    fn a_pattern_is_the_same_after_a_round_through_json() {
+        let parts = [
+            Pattern::Template {
+                template: 0x00ab,
+                text: "user <num>".to_owned(),
+            },
+            Pattern::Critical,
+            Pattern::Volume,
+        ];
+        let json = serde_json::to_string(&parts).unwrap();
+        assert_eq!(
+            json,
+            r#"[{"kind":"template","template":"00000000000000ab","text":"user <num>"},{"kind":"critical"},{"kind":"volume"}]"#
+        );
+        let back: Vec<Pattern> = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, parts);
+    }
+}

@@ -1,0 +1,91 @@
+//! Finds what an alarm is about: the fewest parts without which its window would raise none, and
+//! templates rather than counts, which say less and mute more.
+
+use super::{
+    calibration::{Evidence, Kind},
+    mute::{Aside, Pattern},
+    signals::Signals,
+};
+use crate::{features::Observed, window::TemplateCount};
+
+/// Most parts of a pattern: an alarm that is about more templates than this is a release.
+pub const PARTS_MAX: usize = 32;
+/// Evidence, in nats, from which a template is taken for part of it.
+const PART_NATS: f64 = 3.0;
+
+/// A window without some of its parts.
+pub(super) struct Rest {
+    pub(super) signals: Signals,
+    pub(super) evidence: Evidence,
+    pub(super) anomalous: bool,
+}
+
+/// Returns the pattern of an anomalous window; `judge` judges it without some parts, beyond those in
+/// `muted`. With more than [`PARTS_MAX`] parts, the first ones.
+pub(super) fn pattern(
+    muted: &Aside,
+    observed: &Observed,
+    pairs: &[&TemplateCount],
+    judge: impl Fn(&Aside) -> Rest,
+) -> Vec<Pattern> {
+    let without = |parts: &[Pattern]| {
+        let mut aside = muted.clone();
+        parts.iter().for_each(|part| aside.add(part, observed));
+        judge(&aside)
+    };
+    let mut parts = Vec::new();
+    while parts.len() < PARTS_MAX {
+        let rest = without(&parts);
+        if !rest.anomalous {
+            return needed(parts, |parts| !without(parts).anomalous);
+        }
+        let Some(part) = strongest(&rest, pairs).filter(|part| !parts.contains(part)) else {
+            break;
+        };
+        parts.push(part);
+    }
+    parts
+}
+
+/// The part that speaks loudest for an anomaly; a template, if one has anything to say.
+fn strongest(rest: &Rest, pairs: &[&TemplateCount]) -> Option<Pattern> {
+    let [novelty, repetition, critical, volume] = rest.evidence;
+    let template = |place: usize| {
+        let template = &pairs[place].template;
+        Pattern::Template {
+            template: template.hash,
+            text: template.text.to_string(),
+        }
+    };
+    let most = |kind: Kind| match kind {
+        Kind::Novelty => rest.signals.surprising.map(template),
+        Kind::Repetition => rest.signals.repeated.map(template),
+        Kind::Critical => Some(Pattern::Critical),
+        Kind::Volume => Some(Pattern::Volume),
+    };
+    if novelty.max(repetition) >= PART_NATS {
+        return most(if novelty >= repetition {
+            Kind::Novelty
+        } else {
+            Kind::Repetition
+        });
+    }
+    let counts = if critical >= volume {
+        Kind::Critical
+    } else {
+        Kind::Volume
+    };
+    (critical.max(volume) > 0.0).then(|| most(counts))?
+}
+
+/// Leaves out what turned out to be needless, counts first, then templates from the last.
+fn needed(mut parts: Vec<Pattern>, enough: impl Fn(&[Pattern]) -> bool) -> Vec<Pattern> {
+    parts.sort_by_key(|part| !matches!(part, Pattern::Template { .. }));
+    for place in (0..parts.len()).rev() {
+        let part = parts.remove(place);
+        if !enough(&parts) {
+            parts.insert(place, part);
+        }
+    }
+    parts
+}
