@@ -64,6 +64,15 @@ Examples:
   logguard migrate --retention off        # keep old data (TimescaleDB)
   logguard migrate --roles                # then: CREATE ROLE grafana LOGIN IN ROLE logguard_reader")]
     Migrate(MigrateArgs),
+    /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
+    #[command(after_help = "\
+Results, features, templates and alarms are kept 30 days, raw lines 7.
+
+Examples:
+  logguard maintain --database-url postgres://logguard@localhost/logguard
+  logguard maintain --dry-run             # only count what would be dropped
+  logguard maintain --retention off       # only refresh summaries")]
+    Maintain(MaintainArgs),
     /// Record that a version of a service was rolled out, to see what changed since.
     #[command(after_help = "\
 Examples:
@@ -88,15 +97,6 @@ docs/SQL.md shows the views that answer: deploy_impact, new_templates_since_depl
     /// List what is muted, or lift a mute.
     #[command(after_help = alarms::MUTES_EXAMPLES)]
     Mutes(MutesArgs),
-    /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
-    #[command(after_help = "\
-Results, features, templates and alarms are kept 30 days, raw lines 7.
-
-Examples:
-  logguard maintain --database-url postgres://logguard@localhost/logguard
-  logguard maintain --dry-run             # only count what would be dropped
-  logguard maintain --retention off       # only refresh summaries")]
-    Maintain(MaintainArgs),
     /// Look at a model.
     Model {
         /// What to do with it.
@@ -394,6 +394,7 @@ impl Cli {
                 put(&mut settings, "store", "url", args.database_url.as_ref());
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
+            Command::Maintain(args) => args.store.overrides(&mut settings),
             Command::Deploy(args) => args.store.overrides(&mut settings),
             Command::Alarms(args) => args.store.overrides(&mut settings),
             Command::Evidence(args) => {
@@ -403,7 +404,6 @@ impl Cli {
             Command::Acknowledge(args) => args.store.overrides(&mut settings),
             Command::Feedback(args) => args.store.overrides(&mut settings),
             Command::Mutes(args) => args.store.overrides(&mut settings),
-            Command::Maintain(args) => args.store.overrides(&mut settings),
             Command::Model {
                 command: ModelCommand::Show { model, .. },
             } => {

@@ -59,7 +59,7 @@ async fn lines_are_stored_as_they_came_but_for_nul() {
         return;
     };
     offer(&harness, 0, "INFO", "a tab\t, \\N, größer \u{1f680}");
-    offer(&harness, 1, "FATAL", "b NUL \0");
+    offer(&harness, 1, "FATAL", "b NUL \0, password=hunter2");
     let place = (0, 2);
     harness.sinks.offer_line(place, Some(b"not JSON"), None);
     harness.sinks.offer_line(place, None, None);
@@ -74,7 +74,7 @@ async fn lines_are_stored_as_they_came_but_for_nul() {
         stored(&client).await,
         [
             line("INFO", "a tab\t, \\N, größer \u{1f680}"),
-            line("FATAL", "b NUL \u{fffd}")
+            line("FATAL", "b NUL \u{fffd}, password=<redacted:password>")
         ]
     );
     let counted = [&metrics.raw_lines_stored, &metrics.raw_lines_dropped];

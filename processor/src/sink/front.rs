@@ -221,7 +221,7 @@ impl Sinks {
         let redactor = Redactor::new(&config.redaction)?;
         let (store_queues, task) = setup
             .store
-            .map(|store| start_store(&store, (&setup.runtime, redactor), (&acks, &stop), metrics))
+            .map(|store| start_store(&store, &setup.runtime, (&acks, &stop), (metrics, redactor)))
             .unzip();
         let (rows, beside) = store_queues.unzip();
         let queue = |sender, sink| Queue {
@@ -363,18 +363,18 @@ impl Sinks {
 /// Starts what writes to the store, as one task.
 fn start_store(
     store: &Store,
-    (runtime, redactor): (&Handle, Redactor),
+    runtime: &Handle,
     (acks, stop): (&AckSender, &StopFlag),
-    metrics: &SinkMetrics,
+    (metrics, redactor): (&SinkMetrics, Redactor),
 ) -> (((WriterQueue, SinkMeter), BesideRows), JoinHandle<()>) {
     let (writer, rows) = Writer::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (deployer, deploys) = DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (noter, notes) = NoteWriter::new(store.clone(), metrics.health_notes_dropped.clone());
-    let (raw_lines, lines_writer) = RawLines::configured(store, redactor, metrics).unzip();
+    let (raw_lines, liner) = RawLines::configured(store, metrics, redactor).unzip();
     let task = runtime.spawn(async move {
         let lines = async {
-            if let Some(lines) = lines_writer {
-                lines.run().await;
+            if let Some(liner) = liner {
+                liner.run().await;
             }
         };
         tokio::join!(writer.run(), deployer.run(), noter.run(), lines);

@@ -32,12 +32,12 @@ use crate::{
     sink::metrics::SinkMetrics,
 };
 
-/// Lines that wait: with [`MESSAGE_BYTES_KEPT_MAX`] at most 64 MB.
-const QUEUE_MAX: usize = 8_192;
+/// Lines that wait: with [`READ_BYTES_MAX`] at most 32 MB.
+const QUEUE_MAX: usize = 4_096;
+/// Longest message looked at, in bytes: what is cut off a stored one was masked with the rest.
+const READ_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Longest message stored, in bytes, cut at a character boundary.
 const MESSAGE_BYTES_MAX: usize = 4 * 1_024;
-/// Longest message kept until it is redacted: a secret has to be seen whole.
-const MESSAGE_BYTES_KEPT_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Lines of one COPY, beyond which it gains little.
 const BATCH_MAX: usize = 2_000;
 /// How long a batch waits for more lines.
@@ -72,8 +72,8 @@ pub(crate) struct RawLines {
 /// The task that writes them.
 pub(crate) struct RawLinesWriter {
     store: Store,
-    redactor: Redactor,
     lines: mpsc::Receiver<Line>,
+    redactor: Redactor,
     stored: Counter,
     dropped: Counter,
     failing: bool,
@@ -83,8 +83,8 @@ impl RawLines {
     /// Returns both ends, `None` if no lines are to be stored.
     pub(crate) fn configured(
         store: &Store,
-        redactor: Redactor,
         metrics: &SinkMetrics,
+        redactor: Redactor,
     ) -> Option<(Self, RawLinesWriter)> {
         let StoreConfig {
             log_events,
@@ -97,8 +97,8 @@ impl RawLines {
         let (queue, lines) = mpsc::channel(QUEUE_MAX);
         let writer = RawLinesWriter {
             store: store.clone(),
-            redactor,
             lines,
+            redactor,
             stored: metrics.raw_lines_stored.clone(),
             dropped: metrics.raw_lines_dropped.clone(),
             failing: false,
@@ -142,17 +142,19 @@ fn line(event: &LogEvent<'_>) -> Line {
         time: event.time,
         level: event.level.as_str(),
         service: without_nul(&event.service),
-        message: cut(&event.message, MESSAGE_BYTES_KEPT_MAX).to_owned(),
+        message: head(&event.message, READ_BYTES_MAX).to_owned(),
         is_anomaly: i32::from(event.label == Some(true)),
     }
 }
 
-/// Returns the message as the table has it.
+/// Returns the message as the table has it, without its secrets: the one place where it leaves the
+/// process.
 fn stored_message(redactor: &Redactor, message: &str) -> String {
-    without_nul(cut(&redactor.text(message), MESSAGE_BYTES_MAX))
+    without_nul(head(&redactor.text(message), MESSAGE_BYTES_MAX))
 }
 
-fn cut(text: &str, bytes_max: usize) -> &str {
+/// Returns the beginning of a text, cut between characters.
+fn head(text: &str, bytes_max: usize) -> &str {
     text.split_at(text.floor_char_boundary(bytes_max)).0
 }
 
@@ -221,7 +223,7 @@ impl RawLinesWriter {
 
     async fn copy(&self, batch: &[Line], within: Duration) -> Result<(), StoreError> {
         let client = self.store.client().await?;
-        match timeout(within, copy(&client, &self.redactor, batch)).await {
+        match timeout(within, copy(&client, batch, &self.redactor)).await {
             Ok(done) => done.map_err(|source| {
                 let server = self.store.config.server();
                 StoreError::from_postgres(&server, "store raw lines", source)
@@ -240,8 +242,8 @@ impl RawLinesWriter {
 
 async fn copy(
     client: &deadpool_postgres::Object,
-    redactor: &Redactor,
     batch: &[Line],
+    redactor: &Redactor,
 ) -> Result<(), tokio_postgres::Error> {
     let types = [
         Type::TIMESTAMPTZ,
@@ -256,13 +258,14 @@ async fn copy(
     ));
     for line in batch {
         let time = line.time.to_datetime();
+        let message = stored_message(redactor, &line.message);
         writer
             .as_mut()
             .write(&[
                 &time,
                 &line.level,
                 &line.service,
-                &stored_message(redactor, &line.message),
+                &message,
                 &line.is_anomaly,
             ])
             .await?;
@@ -287,11 +290,10 @@ mod tests {
     #[test]
     fn long_messages_are_cut_between_characters() {
         let redactor = Redactor::new(&RedactionConfig::default()).unwrap();
-        let stored = |message: &str| stored_message(&redactor, message);
+        let length = |message: &str| stored_message(&redactor, message).len();
         let message = "é".repeat(MESSAGE_BYTES_MAX);
-        assert_eq!(stored(&message).len(), MESSAGE_BYTES_MAX);
-        let message = format!("x{message}\0");
-        assert_eq!(stored(&message).len(), MESSAGE_BYTES_MAX - 1);
-        assert_eq!(stored("a\0"), "a\u{fffd}");
+        assert_eq!(length(&message), MESSAGE_BYTES_MAX);
+        assert_eq!(length(&format!("x{message}\0")), MESSAGE_BYTES_MAX - 1);
+        assert_eq!(stored_message(&redactor, "a\0"), "a\u{fffd}");
     }
 }
