@@ -56,7 +56,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   logguard migrate --database-url postgres://logguard@localhost/logguard
-  logguard migrate --retention off        # keep old data (TimescaleDB)")]
+  logguard migrate --retention off        # keep old data (TimescaleDB)
+  logguard migrate --roles                # then: CREATE ROLE grafana LOGIN IN ROLE logguard_reader")]
     Migrate(MigrateArgs),
     /// Record that a version of a service was rolled out, to see what changed since.
     #[command(after_help = "\
@@ -67,6 +68,15 @@ Examples:
 A line of the input topic with \"event\":\"deploy\", a service and a version records one as well.
 docs/SQL.md shows the views that answer: deploy_impact, new_templates_since_deploy.")]
     Deploy(DeployArgs),
+    /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
+    #[command(after_help = "\
+Results, features, templates and alarms are kept 30 days, raw lines 7.
+
+Examples:
+  logguard maintain --database-url postgres://logguard@localhost/logguard
+  logguard maintain --dry-run             # only count what would be dropped
+  logguard maintain --retention off       # only refresh summaries")]
+    Maintain(MaintainArgs),
     /// Look at a model.
     Model {
         /// What to do with it.
@@ -283,6 +293,24 @@ pub struct MigrateArgs {
     /// Whether old rows are dropped (TimescaleDB): `off` keeps everything.
     #[arg(long, value_name = "ON|OFF")]
     pub retention: Option<OnOff>,
+    /// Make the roles `logguard_reader` (reads everything) and `logguard_writer` (what `run` needs),
+    /// and give them their rights.
+    #[arg(long)]
+    pub roles: bool,
+}
+
+/// Flags of `maintain`.
+#[derive(Debug, Args)]
+pub struct MaintainArgs {
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Whether old rows are dropped: `off` keeps everything.
+    #[arg(long, value_name = "ON|OFF")]
+    pub retention: Option<OnOff>,
+    /// Only count what would be dropped.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Flags of `deploy`.
@@ -338,6 +366,7 @@ impl Cli {
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
             Command::Deploy(args) => args.store.overrides(&mut settings),
+            Command::Maintain(args) => args.store.overrides(&mut settings),
             Command::Model {
                 command: ModelCommand::Show { model, .. },
             } => {

@@ -19,6 +19,7 @@ pub mod exit;
 pub mod features;
 pub mod files;
 pub mod health;
+pub mod maintain;
 pub mod metrics;
 pub mod model;
 pub mod pipeline;

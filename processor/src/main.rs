@@ -10,7 +10,7 @@ use clap::Parser;
 use logguard::{
     cli::{Cli, Command, ConfigCommand, ModelCommand},
     config::{Config, LogFormat},
-    deploy, exit,
+    deploy, exit, maintain,
     model::Bundle,
     replay, run, train,
 };
@@ -41,6 +41,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Replay(args) => replay::replay(&config, &args, stdout),
         Command::Migrate(args) => run::migrate(&config, &args, stdout),
         Command::Deploy(args) => deploy::deploy(&config, &args, stdout),
+        Command::Maintain(args) => maintain::maintain(&config, &args, stdout),
         Command::Model {
             command: ModelCommand::Show { json, .. },
         } => show_model(&config, json, stdout),

@@ -72,7 +72,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     result
 }
 
-fn runtime() -> anyhow::Result<Runtime> {
+/// Starts the runtime of a command.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
@@ -271,7 +272,10 @@ pub fn migrate(config: &Config, args: &MigrateArgs, out: &mut impl Write) -> any
     };
     let report = runtime()?.block_on(migrate::migrate(
         &config.store,
-        MigrateOptions { retention },
+        MigrateOptions {
+            retention,
+            roles: args.roles,
+        },
     ))?;
     if report.applied.is_empty() {
         writeln!(

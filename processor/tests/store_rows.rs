@@ -14,20 +14,19 @@ use logguard::{
     model::Baseline,
     sink::{
         Ack, SinkLabel, SinksConfig,
-        migrate::{MigrateOptions, migrate},
+        migrate::migrate,
         store::{Claim, StoreConfig},
     },
     window::{FinalBy, StreamProgress},
 };
-use sinks::{Harness, store_config, until};
+use sinks::{Harness, KEEP_ROWS, store_config, until};
 use tokio_postgres::Client;
 use windows::{Spec, job, partition, window_start};
 
 /// A database with the schema in it, and running sinks.
 async fn migrated() -> Option<(TestDatabase, Client, Harness)> {
     let database = fresh_database().await?;
-    let options = MigrateOptions::default();
-    migrate(&store_config(&database), options).await.unwrap();
+    migrate(&store_config(&database), KEEP_ROWS).await.unwrap();
     let client = database.client().await;
     let harness = Harness::start(Some(&database));
     Some((database, client, harness))
@@ -589,8 +588,7 @@ async fn a_full_queue_hands_windows_back_whole() {
     let Some(database) = fresh_database().await else {
         return;
     };
-    let options = MigrateOptions::default();
-    migrate(&store_config(&database), options).await.unwrap();
+    migrate(&store_config(&database), KEEP_ROWS).await.unwrap();
     let config = SinksConfig {
         store: StoreConfig {
             buffer_rows_max: 3,

@@ -22,9 +22,9 @@ use super::{
     metrics::{SinkMeter, SinkMetrics},
     producer::ProducerSetup,
     results::{self, RESULTS_QUEUE_MAX, ResultsConfig},
-    store::{PartitionHealth, Store, StoreConfig, Writer, WriterQueue},
+    store::{PartitionHealth, RawLines, Store, StoreConfig, Writer, WriterQueue},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, event::EventTime};
 
 /// Acks that may wait for the consumer. It drains them at least every second, so more room only
 /// lets sinks run on; with less they wait for it.
@@ -122,6 +122,7 @@ pub struct Sinks {
     results: Queue<WindowJob>,
     alarms: Queue<WindowJob>,
     letters: Queue<DeadLetter>,
+    raw_lines: Option<RawLines>,
     dropped: StopFlag,
 }
 
@@ -208,9 +209,22 @@ impl Sinks {
             stop: stop.clone(),
             metrics,
         })?;
+        let raw_lines = |store| RawLines::configured(store, metrics);
+        let (raw_lines, lines_writer) = setup.store.as_ref().and_then(raw_lines).unzip();
         let (store_queues, task) = setup
             .store
-            .map(|store| start_store(&store, &setup.runtime, (&acks, &stop), metrics))
+            .map(|store| {
+                let (queues, writing) = store_writers(&store, (&acks, &stop), metrics);
+                let task = setup.runtime.spawn(async move {
+                    let lines = async {
+                        if let Some(lines) = lines_writer {
+                            lines.run().await;
+                        }
+                    };
+                    tokio::join!(writing, lines);
+                });
+                (queues, task)
+            })
             .unzip();
         let (rows, beside) = store_queues.unzip();
         let queue = |sender, sink| Queue {
@@ -228,6 +242,7 @@ impl Sinks {
                 sender: letters.0,
                 meter: metrics.meter("dead_letter"),
             },
+            raw_lines,
             dropped: dropped.clone(),
         };
         let threads = [
@@ -280,6 +295,19 @@ impl Sinks {
         }
         self.results.send(job);
         Ok(())
+    }
+
+    /// Offers a record's line to the table of raw lines, if it is to be kept there. Best effort: it
+    /// needs no ack, and is dropped where there is no room. Never blocks.
+    pub fn offer_line(
+        &self,
+        place: (i32, i64),
+        payload: Option<&[u8]>,
+        record_time: Option<EventTime>,
+    ) {
+        if let Some(lines) = &self.raw_lines {
+            lines.offer(place, payload, record_time);
+        }
     }
 
     /// Hands over a dead letter; it needs one [`Ack::Letter`]. Never blocks.
@@ -336,25 +364,27 @@ impl Sinks {
     }
 }
 
-/// Starts what writes to the store, as one task.
-fn start_store(
+/// Returns what writes rows, deploys and notes to the store, and the queues it takes them from.
+fn store_writers(
     store: &Store,
-    runtime: &Handle,
     (acks, stop): (&AckSender, &StopFlag),
     metrics: &SinkMetrics,
-) -> (((WriterQueue, SinkMeter), BesideRows), JoinHandle<()>) {
+) -> (
+    ((WriterQueue, SinkMeter), BesideRows),
+    impl Future<Output = ()> + use<>,
+) {
     let (writer, rows) = Writer::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (deployer, deploys) = DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
     let (noter, notes) = NoteWriter::new(store.clone(), metrics.health_notes_dropped.clone());
-    let task = runtime.spawn(async move {
+    let writing = async move {
         tokio::join!(writer.run(), deployer.run(), noter.run());
-    });
+    };
     let beside = BesideRows {
         deploys,
         deploys_meter: metrics.meter("deploys"),
         notes,
     };
-    (((rows, metrics.meter("store")), beside), task)
+    (((rows, metrics.meter("store")), beside), writing)
 }
 
 fn has_row(job: &WindowJob) -> bool {

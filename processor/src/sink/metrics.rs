@@ -30,6 +30,10 @@ pub struct SinkMetrics {
     pub rows_kept: Counter,
     /// Rows not written since another process owns the partition.
     pub rows_fenced: Counter,
+    /// Raw lines stored.
+    pub raw_lines_stored: Counter,
+    /// Raw lines not stored, since the database was slow or away.
+    pub raw_lines_dropped: Counter,
     /// Alarms not appended since the file has them already.
     pub alarms_known: Counter,
     /// Alarms appended without the lock, which could not be had in time.
@@ -79,6 +83,16 @@ impl SinkMetrics {
             "store_rows_fenced",
             "Rows not written since another process owns the partition",
             self.rows_fenced.clone(),
+        );
+        registry.register(
+            "store_raw_lines",
+            "Raw lines stored",
+            self.raw_lines_stored.clone(),
+        );
+        registry.register(
+            "store_raw_lines_dropped",
+            "Raw lines not stored since the database was slow or away",
+            self.raw_lines_dropped.clone(),
         );
         registry.register(
             "alarms_known",

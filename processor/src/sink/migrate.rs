@@ -4,6 +4,7 @@
 //! transaction, under one advisory lock of the database, so that any number of replicas may migrate
 //! at once. Nothing here runs in `run` but [`check`].
 
+mod summaries;
 mod timescale;
 
 use refinery::{Migration, Runner, error::Kind};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
+pub(super) use summaries::refresh as refresh_summaries;
 pub use timescale::Timescale;
 
 use super::store::{StoreConfig, StoreError, connect};
@@ -28,6 +30,8 @@ mod postgres_schema {
 
 /// Where refinery notes what it applied.
 const HISTORY: &str = "refinery_schema_history";
+/// The roles, and what each may do.
+const ROLES: &str = include_str!("../../../schema/roles.sql");
 /// Advisory lock held while migrating: the bytes of `logguard`.
 const LOCK: i64 = i64::from_be_bytes(*b"logguard");
 /// Longest wait for another replica's migration, and for any lock a migration takes.
@@ -49,6 +53,8 @@ pub enum Retention {
 pub struct MigrateOptions {
     /// Whether old rows are dropped.
     pub retention: Retention,
+    /// Make the roles `logguard_reader` and `logguard_writer`, and give them their rights.
+    pub roles: bool,
 }
 
 /// What a migration did.
@@ -98,6 +104,9 @@ pub async fn migrate(
     }
     let mut applied = apply(&runner, &mut client, &server).await?;
     let timescale = timescale::apply_timescale(config, options, &mut applied).await?;
+    if options.roles {
+        grant_roles(&client, &server).await?;
+    }
     Ok(MigrateReport {
         applied,
         version: known,
@@ -127,6 +136,15 @@ pub async fn check(config: &StoreConfig) -> Result<(), StoreError> {
             needed,
         }),
     }
+}
+
+/// Makes the roles and gives them their rights, those on what was migrated just now included.
+async fn grant_roles(client: &Client, server: &str) -> Result<(), StoreError> {
+    let action = "create or grant the roles; it needs CREATEROLE and to own the tables";
+    client
+        .batch_execute(ROLES)
+        .await
+        .map_err(|source| StoreError::from_postgres(server, action, source))
 }
 
 /// Refuses a database that would refuse rows for the characters in them.

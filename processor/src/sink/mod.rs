@@ -17,6 +17,7 @@ pub mod dead_letter;
 mod deploys;
 mod front;
 mod health_notes;
+pub mod maintain;
 mod metrics;
 pub mod migrate;
 mod producer;

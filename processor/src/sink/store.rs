@@ -21,7 +21,11 @@ mod features_row;
 mod json;
 mod models;
 mod partition_health;
+mod raw_lines;
 mod row;
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "rates, for people")]
+mod speed;
 mod templates;
 mod upsert;
 mod writer;
@@ -33,13 +37,14 @@ use deadpool_postgres::Pool;
 use tokio_postgres::{Row, types::ToSql};
 use tracing::warn;
 
-pub use config::{SslMode, StoreConfig, StoreKind};
+pub use config::{RawLinesKept, SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
 pub use deploys::DeploySource;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
 pub use partition_health::PartitionHealth;
+pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 

@@ -396,6 +396,9 @@ impl RecordHandler for Worker {
         running.idle_since = None;
         running.provisional_through = None;
         running.tally.read += 1;
+        let place = (partition.partition, record.offset);
+        self.sinks
+            .offer_line(place, record.payload, record.record_time);
         running
             .pipeline
             .record(&mut self.shared, record, &mut self.steps);

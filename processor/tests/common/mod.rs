@@ -36,14 +36,19 @@ fn address(variable: &str) -> Option<String> {
     if address.is_none() {
         let required = std::env::var(REQUIRE_SERVICES).is_ok_and(|it| it == "1");
         assert!(!required, "{variable} is not set but {REQUIRE_SERVICES}=1");
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        // Past the capture of the test runner, which hides the stderr of tests that pass.
-        let line = format!("SKIPPED: {test}: {variable} is not set\n");
-        let mut stderr = std::io::stderr().lock();
-        std::io::Write::write_all(&mut stderr, line.as_bytes()).expect("stderr takes a line");
+        skipped(&format!("{variable} is not set"));
     }
     address
+}
+
+/// Says that the test passes over itself, and why.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Past the capture of the test runner, which hides the stderr of tests that pass.
+    let line = format!("SKIPPED: {test}: {why}\n");
+    let mut stderr = std::io::stderr().lock();
+    std::io::Write::write_all(&mut stderr, line.as_bytes()).expect("stderr takes a line");
 }
 
 /// An empty database, dropped when this value is.
@@ -107,6 +112,17 @@ pub(crate) async fn fresh_database() -> Option<TestDatabase> {
         name,
         admin_url,
     })
+}
+
+/// Returns whether the server has TimescaleDB, without which a test passes over itself and says so.
+pub(crate) async fn offers_timescale(database: &TestDatabase) -> bool {
+    let sql = "SELECT FROM pg_available_extensions WHERE name = 'timescaledb'";
+    let client = database.client().await;
+    let offered = client.query_opt(sql, &[]).await.expect("a catalogue");
+    if offered.is_none() {
+        skipped("the server has no TimescaleDB");
+    }
+    offered.is_some()
 }
 
 /// Returns `url` with its database replaced by `name`.

@@ -16,6 +16,7 @@ use logguard::{
     sink::{
         ACKS_QUEUE_MAX, Ack, CloseReport, RunningSinks, SinkMetrics, Sinks, SinksConfig,
         SinksSetup, WindowJob,
+        migrate::{MigrateOptions, Retention},
         store::{Store, StoreConfig},
     },
 };
@@ -30,6 +31,12 @@ use crate::common::TestDatabase;
 
 /// Far longer than anything here takes: reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How tests migrate whose rows are old: TimescaleDB would drop them in the background.
+pub(crate) const KEEP_ROWS: MigrateOptions = MigrateOptions {
+    retention: Retention::Off,
+    roles: false,
+};
 
 /// Sinks under test.
 pub(crate) struct Harness {

@@ -9,7 +9,7 @@ use std::fmt;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use super::{MigrateOptions, Retention, apply};
+use super::{MigrateOptions, Retention, apply, refresh_summaries};
 use crate::sink::store::{Chain, StoreConfig, StoreError, connect};
 
 #[allow(
@@ -83,6 +83,7 @@ pub(super) async fn apply_timescale(
         .batch_execute(retention)
         .await
         .map_err(|source| StoreError::from_postgres(&server, "set the retention", source))?;
+    refresh_summaries(&client, &server).await?;
     Ok(found)
 }
 
@@ -210,7 +211,9 @@ mod tests {
             [
                 "V1__hypertables",
                 "V2__compression",
-                "V3__anomaly_summary_hourly"
+                "V3__anomaly_summary_hourly",
+                "V4__window_features",
+                "V5__anomaly_summary_daily",
             ]
         );
     }

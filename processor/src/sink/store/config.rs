@@ -23,6 +23,19 @@ pub enum StoreKind {
     None,
 }
 
+/// Which raw lines are stored in `log_events`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawLinesKept {
+    /// None.
+    #[default]
+    Off,
+    /// Those of level `ERROR` and `FATAL`.
+    Errors,
+    /// Those of every level.
+    All,
+}
+
 /// Whether the connection is encrypted, and whether the server is known by its certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -77,6 +90,11 @@ pub struct StoreConfig {
     /// Rows that wait for the store before reading pauses. Default: 2,000: more than an hour of ten
     /// partitions, and a bounded share of memory when windows are large.
     pub buffer_rows_max: usize,
+    /// Raw lines stored in table `log_events`: `off`, `errors` or `all`. Best effort: lines are
+    /// dropped, and counted, while the database is slow or away. Default: `off`.
+    pub log_events: RawLinesKept,
+    /// Share of those lines that is stored, above 0 and at most 1. Default: 1.
+    pub log_events_fraction: f64,
 }
 
 impl Default for StoreConfig {
@@ -97,6 +115,8 @@ impl Default for StoreConfig {
             statement_timeout: Duration::from_secs(30),
             batch_rows_max: 500,
             buffer_rows_max: 2_000,
+            log_events: RawLinesKept::default(),
+            log_events_fraction: 1.0,
         }
     }
 }
@@ -122,6 +142,13 @@ impl StoreConfig {
             if timeout.is_zero() {
                 return Err(invalid(field, "must be longer than 0"));
             }
+        }
+        let fraction = self.log_events_fraction;
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return Err(invalid(
+                "log_events_fraction",
+                "must be above 0 and at most 1",
+            ));
         }
         if self.password.is_some() && self.password_file.is_some() {
             return Err(invalid("password", "is given twice, as is `password_file`"));
@@ -273,6 +300,8 @@ mod tests {
             r#"{"buffer_rows_max":0}"#,
             r#"{"connect_timeout":"0s"}"#,
             r#"{"statement_timeout":"0s"}"#,
+            r#"{"log_events_fraction":0}"#,
+            r#"{"log_events_fraction":1.5}"#,
         ] {
             let config: StoreConfig = serde_json::from_str(json).unwrap();
             assert!(config.validate().is_err(), "{json}");

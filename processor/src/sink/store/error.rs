@@ -98,6 +98,12 @@ pub enum StoreError {
         /// The version this program needs.
         needed: i32,
     },
+    /// Another process is maintaining the database.
+    #[error("the database of {server} is being maintained by another process; wait for its end")]
+    Busy {
+        /// `user@host:port/database`.
+        server: String,
+    },
     /// A model cannot be packed, or what is registered under its checksum cannot be used.
     #[error("cannot use model {checksum} in the registry of {server}")]
     Model {
