@@ -1,7 +1,7 @@
 //! The dashboards under docs/grafana: every query of every panel, variable and annotation is run on a
-//! filled database, as Grafana would send it, and answers what its visualisation needs. And the JSON
+//! filled database, as Grafana would send it and with the rights it has, and answers what its visualisation needs. And the JSON
 //! holds together: ids, places, links, data source.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
 #[path = "common/grafana.rs"]
@@ -100,9 +100,16 @@ async fn filled() -> Option<(TestDatabase, Client)> {
         url: Some(Secret::new(&database.url)),
         ..StoreConfig::default()
     };
-    migrate(&config, MigrateOptions::default()).await.unwrap();
+    let options = MigrateOptions {
+        roles: true,
+        ..MigrateOptions::default()
+    };
+    migrate(&config, options).await.unwrap();
     let client = database.client().await;
     client.batch_execute(FILL).await.unwrap();
+    // Grafana's login has the rights of this role and no others.
+    let sql = "SET ROLE logguard_reader";
+    client.batch_execute(sql).await.unwrap();
     Some((database, client))
 }
 
