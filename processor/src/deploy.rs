@@ -3,9 +3,6 @@
 
 use std::io::Write;
 
-use anyhow::Context;
-use tokio::runtime::Builder;
-
 use crate::{
     cli::DeployArgs,
     clock::Clock,
@@ -13,6 +10,7 @@ use crate::{
     decode::SERVICE_BYTES_MAX,
     event::{Deploy, EventTime},
     files::parse_time,
+    run::runtime,
     sink::{
         migrate,
         store::{DeploySource, Store, StoreConfig},
@@ -36,11 +34,7 @@ pub fn deploy(config: &Config, args: &DeployArgs, out: &mut impl Write) -> anyho
     let source = DeploySource::Command {
         by: args.by.clone(),
     };
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the async runtime")?;
-    let new = runtime.block_on(record(&config.store, &deploy, &source))?;
+    let new = runtime()?.block_on(record(&config.store, &deploy, &source))?;
     let Deploy {
         service,
         version,

@@ -1,7 +1,7 @@
 //! The dashboards under docs/grafana: every query of every panel, variable and annotation is run on a
-//! filled database, as Grafana would send it, and answers what its visualisation needs. And the JSON
-//! holds together: ids, places, links, data source.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! filled database, as Grafana would send it and with the rights it has, and answers what its
+//! visualisation needs. And the JSON holds together: ids, places, links, data source.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
 #[path = "common/grafana.rs"]
@@ -100,9 +100,16 @@ async fn filled() -> Option<(TestDatabase, Client)> {
         url: Some(Secret::new(&database.url)),
         ..StoreConfig::default()
     };
-    migrate(&config, MigrateOptions::default()).await.unwrap();
+    let options = MigrateOptions {
+        roles: true,
+        ..MigrateOptions::default()
+    };
+    migrate(&config, options).await.unwrap();
     let client = database.client().await;
     client.batch_execute(FILL).await.unwrap();
+    // Grafana's login has the rights of this role and no others.
+    let sql = "SET ROLE logguard_reader";
+    client.batch_execute(sql).await.unwrap();
     Some((database, client))
 }
 
@@ -222,6 +229,7 @@ fn dashboards_hold_together() {
         .map(|it| it["uid"].as_str().unwrap())
         .collect();
     assert_eq!(uids.len(), dashboards.len(), "two have the same uid");
+    let mut linked = BTreeSet::new();
     for (file, dashboard) in &dashboards {
         assert_eq!(dashboard["schemaVersion"], SCHEMA_VERSION, "{file}");
         assert_eq!(
@@ -259,6 +267,7 @@ fn dashboards_hold_together() {
         for link in text.split("\"/d/").skip(1) {
             let uid = link.split(['?', '"']).next().unwrap();
             assert!(uids.contains(uid), "{file}: links to `{uid}`");
+            linked.insert((file.clone(), uid.to_owned()));
         }
         for used in text
             .split(":sqlstring")
@@ -271,6 +280,8 @@ fn dashboards_hold_together() {
             assert!(names.contains(name), "{file}: uses `{name}`");
         }
     }
+    let drill_down = ("overview.json".to_owned(), "logguard-stream".to_owned());
+    assert!(linked.contains(&drill_down), "{linked:?}");
 }
 
 /// The cells of the grid that a panel covers.

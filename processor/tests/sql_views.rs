@@ -464,6 +464,32 @@ fn sequential_scans(plan: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn every_query_of_the_documentation_runs() {
+    let Some((_database, client)) = migrated().await else {
+        return;
+    };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SQL.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let blocks: Vec<_> = text.split("```sql\n").skip(1).collect();
+    assert!(blocks.len() > 20, "{} queries in {path}", blocks.len());
+    for block in blocks {
+        let sql = block.split("```").next().unwrap();
+        let ran = client.batch_execute(sql).await;
+        assert!(ran.is_ok(), "{ran:?}:\n{sql}");
+    }
+    let sql = "SELECT relname::text FROM pg_class
+               WHERE relkind IN ('r', 'v') AND relnamespace = 'public'::regnamespace
+                 AND relname NOT LIKE 'refinery%'";
+    for row in client.query(sql, &[]).await.unwrap() {
+        let name: &str = row.get(0);
+        assert!(
+            text.contains(&format!("\n### {name}\n")),
+            "{name} is not documented"
+        );
+    }
+}
+
+#[tokio::test]
 async fn every_view_says_why_it_is_there() {
     let Some((_database, client)) = migrated().await else {
         return;

@@ -19,6 +19,7 @@ use super::{
     retry::Outage,
     store::{Chain, DeploySource, Store, StoreError},
 };
+use crate::event::Deploy;
 
 /// Deploys that wait for the store before reading pauses: a busy day of a large company.
 pub(super) const DEPLOYS_QUEUE_MAX: usize = 1_000;
@@ -63,7 +64,8 @@ impl DeployWriter {
     pub(super) async fn run(mut self) {
         let mut batch = Vec::new();
         while self.jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            if !self.store_batch(&batch).await {
+            let deploys: Vec<_> = batch.iter().map(|job| job.deploy.clone()).collect();
+            if !self.store_batch(&deploys).await {
                 return;
             }
             for job in batch.drain(..) {
@@ -78,24 +80,41 @@ impl DeployWriter {
         }
     }
 
-    /// Repeats the write until the server has taken or refused it; false when stopped before.
-    async fn store_batch(&mut self, batch: &[DeployJob]) -> bool {
-        let deploys: Vec<_> = batch.iter().map(|job| job.deploy.clone()).collect();
-        let jobs = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+    /// Stores the deploys, those that the server refuses for what they are excepted; false when
+    /// stopped before.
+    async fn store_batch(&mut self, deploys: &[Deploy]) -> bool {
+        match self.write_until_taken(deploys).await {
+            Some(Err(_)) if deploys.len() > 1 => {}
+            Some(Err(refusal)) => {
+                self.refuse(deploys, &refusal);
+                return true;
+            }
+            taken => return taken.is_some(),
+        }
+        // At least one of them is refused; one by one it is found out which.
+        for one in deploys.chunks(1) {
+            match self.write_until_taken(one).await {
+                Some(Ok(())) => {}
+                Some(Err(refusal)) => self.refuse(one, &refusal),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Repeats the write until the server has taken or refused it; `None` when stopped before.
+    async fn write_until_taken(&mut self, deploys: &[Deploy]) -> Option<Result<(), StoreError>> {
         while !self.stop.is_set() {
-            match self
-                .store
-                .record_deploys(&deploys, &DeploySource::Event)
-                .await
-            {
+            let written = self.store.record_deploys(deploys, &DeploySource::Event);
+            match written.await {
                 Ok(_) => {
                     self.outage.succeeded(Instant::now());
-                    self.meter.delivered.inc_by(jobs);
-                    return true;
+                    self.meter.delivered.inc_by(count(deploys));
+                    return Some(Ok(()));
                 }
-                Err(refused) if refused.is_refusal() => {
-                    self.refuse(&deploys, &refused);
-                    return true;
+                Err(refusal) if refusal.is_refusal() => {
+                    self.outage.succeeded(Instant::now());
+                    return Some(Err(refusal));
                 }
                 Err(error) => {
                     let wait = self.outage.failed(Instant::now(), &Chain(&error));
@@ -103,19 +122,20 @@ impl DeployWriter {
                 }
             }
         }
-        false
+        None
     }
 
     /// Gives up on deploys that the server refuses for what they are: their partition goes on.
-    fn refuse(&mut self, deploys: &[crate::event::Deploy], refused: &StoreError) {
-        self.outage.succeeded(Instant::now());
-        self.meter
-            .refused
-            .inc_by(u64::try_from(deploys.len()).unwrap_or(u64::MAX));
+    fn refuse(&self, deploys: &[Deploy], refusal: &StoreError) {
+        self.meter.refused.inc_by(count(deploys));
         error!(
             ?deploys,
-            error = %Chain(refused),
-            "PostgreSQL refuses deploys for what they are; this line is all of them"
+            error = %Chain(refusal),
+            "PostgreSQL refuses a deploy for what it is; it is not stored, this line is all of it"
         );
     }
+}
+
+fn count(deploys: &[Deploy]) -> u64 {
+    u64::try_from(deploys.len()).unwrap_or(u64::MAX)
 }
