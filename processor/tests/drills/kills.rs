@@ -1,6 +1,6 @@
 //! Processors that end at any moment: by kill -9, by SIGTERM, by a second SIGTERM.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     fleet::{Fleet, Plan, STOPS_WITHIN},
@@ -30,6 +30,7 @@ struct Drill {
     fleet: Fleet,
     flow: Flow,
     random: Random,
+    takeovers: Vec<Duration>,
 }
 
 impl Drill {
@@ -45,34 +46,58 @@ impl Drill {
             fleet,
             flow,
             random,
+            takeovers: Vec::new(),
         })
     }
 
     /// Waits for a moment that the seed decides: at work, a number of windows after the group has
-    /// settled, or soon, while it has not. Returns who is hit then: one that has partitions, if it
-    /// is at work.
-    async fn next_victim(&mut self) -> usize {
+    /// settled, or soon, while it has not. Returns who is hit then.
+    async fn next_victim(&mut self) -> Victim {
         let mut numbers = self.fleet.numbers();
-        if self.random.below(3) == 0 {
-            let soon = Duration::from_millis(self.random.below(SOON_MS_MAX));
-            tokio::time::sleep(soon).await;
-        } else {
+        let at_work = self.random.below(3) > 0;
+        if at_work {
             self.fleet.wait_until_owned_by(&numbers).await;
             let rows = 1 + self.random.below(ROWS_BETWEEN_MAX);
             self.fleet.wait_for_rows(rows).await;
-            numbers.retain(|number| self.fleet.has_partitions(*number));
+            // All of them may be on the move again.
+            if numbers.iter().any(|it| self.fleet.has_partitions(*it)) {
+                numbers.retain(|it| self.fleet.has_partitions(*it));
+            }
+        } else {
+            let soon = Duration::from_millis(self.random.below(SOON_MS_MAX));
+            tokio::time::sleep(soon).await;
         }
-        if numbers.is_empty() {
-            numbers = self.fleet.numbers();
-        }
-        numbers[self.random.index(numbers.len())]
+        let number = numbers[self.random.index(numbers.len())];
+        Victim { number, at_work }
     }
 
-    async fn end(self, what: &str, times: usize) {
+    /// Replaces the victim, which is gone since `hit`; if it was at work, once the others have
+    /// taken over from it.
+    async fn replace(&mut self, victim: &Victim, hit: Instant) {
+        if victim.at_work {
+            let others = self.fleet.numbers();
+            self.fleet.wait_until_owned_by(&others).await;
+            self.takeovers.push(hit.elapsed());
+        }
+        self.fleet.start();
+    }
+
+    async fn end(mut self, what: &str, times: usize) {
         self.flow.stop();
         let name = self.fleet.plan.name;
-        report(name, times, what, self.fleet.finish().await);
+        self.takeovers.sort();
+        let median = self.takeovers.get(self.takeovers.len() / 2);
+        let worst = self.takeovers.last();
+        let what = format!("{what} (taken over after {median:.1?}, at worst {worst:.1?})");
+        report(name, times, &what, self.fleet.finish().await);
     }
+}
+
+/// Who is hit next.
+struct Victim {
+    number: usize,
+    /// The group has settled, and this one has partitions.
+    at_work: bool,
 }
 
 async fn kill_again_and_again(plan: Plan, load: Load, kills: usize) {
@@ -81,8 +106,8 @@ async fn kill_again_and_again(plan: Plan, load: Load, kills: usize) {
     };
     for _ in 0..kills {
         let victim = drill.next_victim().await;
-        drill.fleet.kill(victim);
-        drill.fleet.start();
+        drill.fleet.kill(victim.number);
+        drill.replace(&victim, Instant::now()).await;
     }
     drill.end("kills", kills).await;
 }
@@ -163,8 +188,11 @@ async fn stopped_at_any_moment() {
     let stops = times(30);
     for _ in 0..stops {
         let victim = drill.next_victim().await;
-        drill.fleet.start();
-        drill.fleet.stop(victim).await;
+        let mut processor = drill.fleet.take(victim.number);
+        let hit = Instant::now();
+        processor.terminate();
+        drill.replace(&victim, hit).await;
+        processor.ends_well(STOPS_WITHIN).await;
     }
     drill.end("stops", stops).await;
 }
@@ -186,7 +214,7 @@ async fn a_second_signal_ends_at_once() {
     let (signals, mut at_once) = (times(8), 0);
     for _ in 0..signals {
         let victim = drill.next_victim().await;
-        let mut processor = drill.fleet.take(victim);
+        let mut processor = drill.fleet.take(victim.number);
         processor.terminate();
         let moment = Duration::from_millis(drill.random.below(60));
         tokio::time::sleep(moment).await;
