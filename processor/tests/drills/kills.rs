@@ -30,6 +30,7 @@ struct Drill {
     fleet: Fleet,
     flow: Flow,
     random: Random,
+    hits: usize,
     takeovers: Vec<Duration>,
 }
 
@@ -46,15 +47,17 @@ impl Drill {
             fleet,
             flow,
             random,
+            hits: 0,
             takeovers: Vec::new(),
         })
     }
 
-    /// Waits for a moment that the seed decides: at work, a number of windows after the group has
-    /// settled, or soon, while it has not. Returns who is hit then.
+    /// Waits for a moment that the seed decides: a number of windows after the group has settled,
+    /// or every third time soon, while it has not. Returns who is hit then.
     async fn next_victim(&mut self) -> Victim {
         let mut numbers = self.fleet.numbers();
-        let at_work = self.random.below(3) > 0;
+        self.hits += 1;
+        let at_work = self.hits % 3 > 0;
         if at_work {
             self.fleet.wait_until_owned_by(&numbers).await;
             let rows = 1 + self.random.below(ROWS_BETWEEN_MAX);
@@ -86,9 +89,15 @@ impl Drill {
         self.flow.stop();
         let name = self.fleet.plan.name;
         self.takeovers.sort();
-        let median = self.takeovers.get(self.takeovers.len() / 2);
-        let worst = self.takeovers.last();
-        let what = format!("{what} (taken over after {median:.1?}, at worst {worst:.1?})");
+        let what = match (
+            self.takeovers.get(self.takeovers.len() / 2),
+            self.takeovers.last(),
+        ) {
+            (Some(median), Some(worst)) => {
+                format!("{what} (taken over after {median:.1?}, at worst {worst:.1?})")
+            }
+            _ => what.to_owned(),
+        };
         report(name, times, &what, self.fleet.finish().await);
     }
 }
