@@ -61,7 +61,7 @@ async fn a_provisional_row_gives_way_to_the_final_one() {
         .wait_for_row(&format!("{last} AND final_by = 'watermark'"))
         .await;
     flow.stop();
-    report(plan.name, 1, "kill", fleet.finish().await);
+    report(plan.name, "1 kill", fleet.finish().await);
 }
 
 /// A window that the clock made final is final for whoever comes next: what comes for it then is
@@ -95,5 +95,5 @@ async fn a_window_the_clock_made_final_stays_final() {
         rows: 1,
         letters: 1,
     };
-    report(plan.name, 1, "kill", fleet.finish_with(by_clock).await);
+    report(plan.name, "1 kill", fleet.finish_with(by_clock).await);
 }

@@ -31,7 +31,6 @@ struct Drill {
     flow: Flow,
     random: Random,
     hits: usize,
-    takeovers: Vec<Duration>,
 }
 
 impl Drill {
@@ -48,7 +47,6 @@ impl Drill {
             flow,
             random,
             hits: 0,
-            takeovers: Vec::new(),
         })
     }
 
@@ -74,31 +72,59 @@ impl Drill {
         Victim { number, at_work }
     }
 
-    /// Replaces the victim, which is gone since `hit`; if it was at work, once the others have
-    /// taken over from it.
-    async fn replace(&mut self, victim: &Victim, hit: Instant) {
+    /// Kills processors at such moments and replaces them; returns how that went.
+    async fn kill(&mut self, times: usize) -> String {
+        let mut takeovers = Vec::new();
+        for _ in 0..times {
+            let victim = self.next_victim().await;
+            let hit = Instant::now();
+            self.fleet.kill(victim.number);
+            takeovers.extend(self.replace(&victim, hit).await);
+        }
+        summary(times, "kills", takeovers)
+    }
+
+    /// The same, asking them to stop.
+    async fn stop(&mut self, times: usize) -> String {
+        let mut takeovers = Vec::new();
+        for _ in 0..times {
+            let victim = self.next_victim().await;
+            let hit = Instant::now();
+            let mut processor = self.fleet.take(victim.number);
+            processor.terminate();
+            takeovers.extend(self.replace(&victim, hit).await);
+            processor.ends_well(STOPS_WITHIN).await;
+        }
+        summary(times, "stops", takeovers)
+    }
+
+    /// Replaces the victim; if it was at work, once the others have taken over from it, and returns
+    /// how long that took.
+    async fn replace(&mut self, victim: &Victim, hit: Instant) -> Option<Duration> {
+        let mut takeover = None;
         if victim.at_work {
             let others = self.fleet.numbers();
             self.fleet.wait_until_owned_by(&others).await;
-            self.takeovers.push(hit.elapsed());
+            takeover = Some(hit.elapsed());
         }
         self.fleet.start();
+        takeover
     }
 
-    async fn end(mut self, what: &str, times: usize) {
+    async fn end(self, what: &str) {
         self.flow.stop();
         let name = self.fleet.plan.name;
-        self.takeovers.sort();
-        let what = match (
-            self.takeovers.get(self.takeovers.len() / 2),
-            self.takeovers.last(),
-        ) {
-            (Some(median), Some(worst)) => {
-                format!("{what} (taken over after {median:.1?}, at worst {worst:.1?})")
-            }
-            _ => what.to_owned(),
-        };
-        report(name, times, &what, self.fleet.finish().await);
+        report(name, what, self.fleet.finish().await);
+    }
+}
+
+fn summary(times: usize, what: &str, mut takeovers: Vec<Duration>) -> String {
+    takeovers.sort();
+    match (takeovers.get(takeovers.len() / 2), takeovers.last()) {
+        (Some(median), Some(worst)) => {
+            format!("{times} {what} (taken over after {median:.1?}, at worst {worst:.1?})")
+        }
+        _ => format!("{times} {what}"),
     }
 }
 
@@ -110,15 +136,18 @@ struct Victim {
 }
 
 async fn kill_again_and_again(plan: Plan, load: Load, kills: usize) {
-    let Some(mut drill) = Drill::begin(plan, load).await else {
-        return;
-    };
-    for _ in 0..kills {
-        let victim = drill.next_victim().await;
-        drill.fleet.kill(victim.number);
-        drill.replace(&victim, Instant::now()).await;
+    if let Some(mut drill) = Drill::begin(plan, load).await {
+        let killed = drill.kill(kills).await;
+        drill.end(&killed).await;
     }
-    drill.end("kills", kills).await;
+}
+
+async fn kill_and_stop(plan: Plan, load: Load) {
+    if let Some(mut drill) = Drill::begin(plan, load).await {
+        let killed = drill.kill(times(5)).await;
+        let stopped = drill.stop(times(2)).await;
+        drill.end(&format!("{killed}, {stopped}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -133,7 +162,7 @@ async fn killed_under_cooperative_sticky() {
         settings: &[("LOGGUARD_KAFKA__ASSIGNMENT_STRATEGY", "cooperative-sticky")],
         ..DEFAULT
     };
-    kill_again_and_again(plan, Load::default(), times(5)).await;
+    kill_and_stop(plan, Load::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -143,7 +172,7 @@ async fn killed_under_the_broker_s_protocol() {
         settings: &[("LOGGUARD_KAFKA__GROUP_PROTOCOL", "consumer")],
         ..DEFAULT
     };
-    kill_again_and_again(plan, Load::default(), times(5)).await;
+    kill_and_stop(plan, Load::default()).await;
 }
 
 /// Lines out of order around the ends of windows, some too late: they are as late after a kill.
@@ -191,19 +220,10 @@ async fn stopped_at_any_moment() {
         seed: 15,
         ..Load::default()
     };
-    let Some(mut drill) = Drill::begin(plan, load).await else {
-        return;
-    };
-    let stops = times(30);
-    for _ in 0..stops {
-        let victim = drill.next_victim().await;
-        let mut processor = drill.fleet.take(victim.number);
-        let hit = Instant::now();
-        processor.terminate();
-        drill.replace(&victim, hit).await;
-        processor.ends_well(STOPS_WITHIN).await;
+    if let Some(mut drill) = Drill::begin(plan, load).await {
+        let stopped = drill.stop(times(30)).await;
+        drill.end(&stopped).await;
     }
-    drill.end("stops", stops).await;
 }
 
 /// A second signal ends a processor in the midst of its orderly stop.
@@ -235,5 +255,5 @@ async fn a_second_signal_ends_at_once() {
         drill.fleet.start();
     }
     assert!(at_once > 0, "no second signal came in time");
-    drill.end("second signals", signals).await;
+    drill.end(&format!("{signals} second signals")).await;
 }

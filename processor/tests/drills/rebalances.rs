@@ -45,7 +45,11 @@ async fn storm(plan: Plan, load: Load, changes: usize) {
     }
     assert_eq!(most, MEMBERS_MAX);
     flow.stop();
-    report(plan.name, changes, "joins and leaves", fleet.finish().await);
+    report(
+        plan.name,
+        &format!("{changes} joins and leaves"),
+        fleet.finish().await,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -53,7 +53,7 @@ async fn a_processor_that_wakes_up_writes_nothing_of_its_old_partitions() {
         fleet.wait_for_log(paused, "lost=true").await;
     }
     flow.stop();
-    report(plan.name, pauses, "pauses", fleet.finish().await);
+    report(plan.name, &format!("{pauses} pauses"), fleet.finish().await);
 }
 
 /// A zombie that is told to stop before it learns that it is one: what it writes last is of no
@@ -89,5 +89,5 @@ async fn a_processor_that_wakes_up_to_stop_changes_nothing() {
         fleet.start();
     }
     flow.stop();
-    report(plan.name, pauses, "pauses", fleet.finish().await);
+    report(plan.name, &format!("{pauses} pauses"), fleet.finish().await);
 }
