@@ -228,10 +228,11 @@ impl Worker {
             known,
         }: Recovery,
     ) {
+        // One that is leaving is not begun any more, though its answer came meanwhile.
         let lane = self
             .lanes
             .get_mut(&partition)
-            .filter(|lane| lane.assignment == assignment);
+            .filter(|lane| lane.assignment == assignment && !lane.leaving);
         let Some(lane) = lane else { return };
         if lane.running.is_some() {
             tracing::info!(%partition, "the store is back; reading again from the last commit");
@@ -474,6 +475,9 @@ impl RecordHandler for Worker {
         for partition in partitions {
             self.desk.forget(partition);
             self.ready.retain(|ready| ready != partition);
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lane.leaving = true;
+            }
         }
         if !lost && !self.turns_until(deadline, |worker| worker.owed(partitions) == 0) {
             tracing::warn!(
@@ -481,11 +485,9 @@ impl RecordHandler for Worker {
                 "revoked before everything was durable; the rest will be read again"
             );
         }
-        for partition in partitions {
-            if lost {
+        if lost {
+            for partition in partitions {
                 self.lanes.remove(partition);
-            } else if let Some(lane) = self.lanes.get_mut(partition) {
-                lane.leaving = true;
             }
         }
     }
