@@ -97,6 +97,8 @@ struct Durable {
     states: Vec<(Option<Arc<str>>, EventTime, String)>,
     letters: BTreeSet<i64>,
     committed: Option<(NextOffset, CommitMetadata)>,
+    /// How far the log was ever read: where a silence can begin, for before it there are records.
+    read_to: i64,
 }
 
 /// Something on its way to being durable.
@@ -331,6 +333,7 @@ fn disturbed(
                 for _ in 0..*records {
                     life.read(log);
                 }
+                durable.read_to = durable.read_to.max(life.next);
             }
             Fate::Write(jobs) => {
                 for _ in 0..*jobs {
@@ -342,7 +345,8 @@ fn disturbed(
                 durable.committed = Some(point);
                 life.committed(point.1);
             }
-            Fate::Idle => life.fall_idle(),
+            Fate::Idle if life.next == durable.read_to => life.fall_idle(),
+            Fate::Idle => {}
             Fate::Kill(jobs) => {
                 for _ in 0..*jobs {
                     life.write(&mut durable, false);
@@ -382,6 +386,10 @@ proptest! {
         prop_assert_eq!(rows_after.len(), rows.len());
         prop_assert_eq!(letters_after, letters);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 75, ..ProptestConfig::default() })]
 
     /// The clock makes windows final at any moment: rows are what they are for good (see
     /// [`Life::write`]), and every line is in one of them, or open, or a dead letter.

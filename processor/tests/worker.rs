@@ -339,6 +339,27 @@ async fn a_record_before_the_start_is_not_dropped_but_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_leaving_does_not_begin_any_more() {
+    let mut bench = Bench::new(30, IDLE_FINAL);
+    let other = TopicPartition {
+        partition: 7,
+        ..partition()
+    };
+    bench.worker.assigned(StartPoint {
+        partition: other.clone(),
+        next: NextOffset(0),
+        metadata: None,
+        partial: false,
+    });
+    // The store's answer is there, and nobody has looked at it yet.
+    let revoked = std::slice::from_ref(&other);
+    bench.worker.revoked(revoked, false, Instant::now());
+    bench.worker.take_commit_points();
+    bench.turn();
+    assert_eq!(bench.worker.take_ready(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_writes_what_is_open_and_commits_what_is_done() {
     let mut bench = Bench::new(30, IDLE_FINAL);
     bench.line(10);

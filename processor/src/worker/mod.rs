@@ -244,10 +244,11 @@ impl Worker {
             known,
         }: Recovery,
     ) {
+        // One that is leaving is not begun any more, though its answer came meanwhile.
         let lane = self
             .lanes
             .get_mut(&partition)
-            .filter(|lane| lane.assignment == assignment);
+            .filter(|lane| lane.assignment == assignment && !lane.leaving);
         let Some(lane) = lane else { return };
         if lane.running.is_some() {
             tracing::info!(%partition, "the store is back; reading again from the last commit");
@@ -523,6 +524,9 @@ impl RecordHandler for Worker {
         for partition in partitions {
             self.desk.forget(partition);
             self.ready.retain(|ready| ready != partition);
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lane.leaving = true;
+            }
         }
         let drained = |worker: &Self| {
             fail_point!("revoke.draining", |_| std::process::abort());
@@ -535,11 +539,9 @@ impl RecordHandler for Worker {
             );
         }
         self.note_health(|partition| partitions.contains(partition));
-        for partition in partitions {
-            if lost {
+        if lost {
+            for partition in partitions {
                 self.lanes.remove(partition);
-            } else if let Some(lane) = self.lanes.get_mut(partition) {
-                lane.leaving = true;
             }
         }
     }

@@ -318,15 +318,17 @@ impl Fleet {
         .await;
     }
 
-    /// Waits until every partition belongs to one of these processors and its records flow.
+    /// Waits until every partition belongs to just one of these processors and its records flow:
+    /// one that is late to notice what it has lost may claim it for a while.
     pub(crate) async fn wait_until_owned_by(&mut self, numbers: &[usize]) {
         let partitions = self.plan.partitions;
         self.wait_until("a stable group", async |it| {
-            let owned = numbers.iter().map(|number| it.processor(*number).log());
-            let owned: Vec<usize> = owned.map(|log| partitions_started(&log).len()).collect();
-            let all = owned.iter().sum::<usize>() == partitions;
+            let logs = numbers.iter().map(|number| it.processor(*number).log());
+            let owned: Vec<_> = logs.map(|log| partitions_started(&log)).collect();
+            let distinct = owned.iter().flatten().collect::<BTreeSet<_>>().len();
+            let all = distinct == partitions && owned.iter().flatten().count() == partitions;
             all.then_some(())
-                .ok_or(format!("partitions by processor: {owned:?}"))
+                .ok_or_else(|| format!("partitions by processor: {owned:?}"))
         })
         .await;
     }
