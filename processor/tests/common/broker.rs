@@ -40,7 +40,10 @@ pub(crate) async fn create_topic(brokers: &str, name: &str, partitions: i32) {
         metadata.topics()[0].partitions().len() == usize::try_from(partitions).unwrap()
     };
     while !known() {
-        assert!(Instant::now() < deadline, "the broker does not know `{name}`");
+        assert!(
+            Instant::now() < deadline,
+            "the broker does not know `{name}`"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -75,7 +75,10 @@ fn rotate(fleet: &Fleet, directives: &str) {
     let text = format!("\"{}\" {{\nrotate 50\n{directives}\n}}\n", file.display());
     fs::write(&conf, text).unwrap();
     let mut command = Command::new(LOGROTATE);
-    command.arg("-f").arg("-s").arg(fleet.path("logrotate.state"));
+    command
+        .arg("-f")
+        .arg("-s")
+        .arg(fleet.path("logrotate.state"));
     let output = command.arg(&conf).output().unwrap_or_else(|error| {
         panic!("logrotate (a Debian package) cannot be run: {error}");
     });
@@ -96,12 +99,18 @@ async fn a_full_disk_holds_up_alarms_and_no_row() {
     limit_files(fleet.processor(number), &format!("{}", size + 100));
     let retries = ("logguard_sink_retries_total", ALARM_FILE);
     wait_for_metric(&mut fleet, number, retries, |it| it >= 2.0).await;
-    wait_for_metric(&mut fleet, number, ("logguard_sink_up", ALARM_FILE), |it| it == 0.0).await;
+    wait_for_metric(&mut fleet, number, ("logguard_sink_up", ALARM_FILE), |it| {
+        it == 0.0
+    })
+    .await;
     let held_up = alarms(&fleet);
     fleet.wait_for_rows(20).await;
     assert_eq!(alarms(&fleet), held_up, "no room, and yet an alarm");
     limit_files(fleet.processor(number), "unlimited");
-    wait_for_metric(&mut fleet, number, ("logguard_sink_up", ALARM_FILE), |it| it == 1.0).await;
+    wait_for_metric(&mut fleet, number, ("logguard_sink_up", ALARM_FILE), |it| {
+        it == 1.0
+    })
+    .await;
     flow.stop();
     println!("disk-full: {}", fleet.finish().await);
 }
@@ -156,7 +165,10 @@ async fn an_alarm_rotated_away_before_its_commit_does_not_come_again() {
     let known = ("logguard_alarms_known_total", &[][..]);
     wait_for_metric(&mut fleet, second, known, |it| it >= before as f64).await;
     flow.stop();
-    println!("rotation-commit: {before} alarms before, {}", fleet.finish().await);
+    println!(
+        "rotation-commit: {before} alarms before, {}",
+        fleet.finish().await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -44,7 +44,12 @@ async fn die_at(fleet: &mut Fleet, points: &str) {
     let number = fleet.start_with(&[("FAILPOINTS", points)]);
     let mut dying = fleet.take(number);
     let code = dying.ends(STOPS_WITHIN).await;
-    assert_eq!(code, None, "{points}: ended by itself\n{}", dying.log_tail());
+    assert_eq!(
+        code,
+        None,
+        "{points}: ended by itself\n{}",
+        dying.log_tail()
+    );
 }
 
 /// Has one processor after the other die at a point, later each time, and the last one go on.
@@ -96,7 +101,9 @@ async fn a_death_while_revoked_partitions_are_drained() {
 async fn rows_and_alarms(fleet: &Fleet) -> (u64, usize) {
     let rows = fleet.count("NOT provisional AND is_anomaly = 1").await;
     let text = fs::read_to_string(fleet.path("anomalies.log")).unwrap_or_default();
-    let alarms = text.lines().filter(|it| !it.contains(" | Provisional: yes"));
+    let alarms = text
+        .lines()
+        .filter(|it| !it.contains(" | Provisional: yes"));
     let alarms = alarms.filter(|it| it.contains("ANOMALY DETECTED")).count();
     (rows, alarms)
 }
@@ -107,11 +114,15 @@ async fn a_death_after_the_alarm_and_before_the_row() {
         return;
     };
     for alarms in [1, 3] {
-        let points = format!("alarm_file.written={alarms}*off->return;store.before_write=sleep(30000)");
+        let points =
+            format!("alarm_file.written={alarms}*off->return;store.before_write=sleep(30000)");
         let (rows_before, alarms_before) = rows_and_alarms(&fleet).await;
         die_at(&mut fleet, &points).await;
         let (rows, alarms) = rows_and_alarms(&fleet).await;
-        assert!(rows == rows_before && alarms > alarms_before, "{rows} {alarms}");
+        assert!(
+            rows == rows_before && alarms > alarms_before,
+            "{rows} {alarms}"
+        );
     }
     fleet.start();
     fleet.wait_for_rows(20).await;

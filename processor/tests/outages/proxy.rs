@@ -65,9 +65,9 @@ struct Faults {
 
 impl Faults {
     fn take(&self, cut: Cut) -> bool {
-        let exchanged = self
-            .armed
-            .compare_exchange(cut as u32, 0, Ordering::AcqRel, Ordering::Acquire);
+        let exchanged =
+            self.armed
+                .compare_exchange(cut as u32, 0, Ordering::AcqRel, Ordering::Acquire);
         if exchanged.is_ok() {
             self.done.fetch_add(1, Ordering::AcqRel);
         }

@@ -116,7 +116,10 @@ async fn postgres_away_for_longer_than_the_buffer_lasts_delays_rows_and_nothing_
     assert_eq!(metric(processor, "logguard_source_paused", &[]), 1.0);
     let waiting = metric(processor, "logguard_sink_pending", &["\"store\""]);
     // A full buffer and what is being written.
-    assert!((40.0..=51.0).contains(&waiting), "rows that wait: {waiting}");
+    assert!(
+        (40.0..=51.0).contains(&waiting),
+        "rows that wait: {waiting}"
+    );
     for lag in ["read", "commit"] {
         let lag = format!("logguard_source_{lag}_lag_records");
         let lag = (metric(processor, &lag, &[]), lag);
@@ -183,7 +186,11 @@ async fn a_connection_cut_in_the_midst_of_a_batch_loses_and_doubles_no_row() {
     let number = fleet.start();
     fleet.wait_for_rows(10).await;
     for done in 1..=CUTS {
-        proxy.cut(if done % 2 == 0 { Cut::Request } else { Cut::Answer });
+        proxy.cut(if done % 2 == 0 {
+            Cut::Request
+        } else {
+            Cut::Answer
+        });
         fleet
             .wait_until("the wire is cut", async |_| {
                 let cuts = proxy.cuts();
@@ -266,5 +273,8 @@ async fn a_migration_that_fails_leaves_nothing_half_done() {
     let done = migrate();
     assert!(done.status.success(), "{done:?}");
     let done = String::from_utf8(done.stdout).unwrap();
-    assert!(done.contains("applied V8__models") && !done.contains("V7"), "{done}");
+    assert!(
+        done.contains("applied V8__models") && !done.contains("V7"),
+        "{done}"
+    );
 }

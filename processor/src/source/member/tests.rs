@@ -15,8 +15,7 @@ use crate::{
     event::{NextOffset, TopicPartition},
     source::{
         CommitMetadata, CommitPoint, KafkaConfig, PartitionLabel, RawRecord, RecordHandler,
-        SourceMetrics,
-        StartPoint,
+        SourceMetrics, StartPoint,
         broker::{Broker, Position},
         start::{Committed, Watermarks},
     },
@@ -304,7 +303,11 @@ fn the_lag_of_partitions_that_are_not_fetched_is_asked_for_in_turn() {
     member.throttled = true;
     member.measure_lag(&broker);
     member.measure_lag(&broker);
-    assert_eq!(lags(&member), [Some(90), None], "one, and not again so soon");
+    assert_eq!(
+        lags(&member),
+        [Some(90), None],
+        "one, and not again so soon"
+    );
     member.lag_asked.0 = None;
     broker.away.set(true);
     member.measure_lag(&broker);
