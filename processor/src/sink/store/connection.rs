@@ -128,7 +128,7 @@ mod tests {
         tokio::spawn(async move {
             let mut streams = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
-                stream.read(&mut [0; 1024]).await.unwrap();
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
                 stream.write_all(greeting).await.unwrap();
                 streams.push(stream);
             }
