@@ -14,7 +14,7 @@ use logguard::{
     model::Baseline,
     sink::{
         Ack, SinkLabel, SinksConfig,
-        migrate::{MigrateOptions, migrate},
+        migrate::migrate,
         store::{Claim, Store, StoreConfig},
     },
     window::{FinalBy, StreamProgress},

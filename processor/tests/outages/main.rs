@@ -7,6 +7,7 @@
 //! those are.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::print_stdout, reason = "drills print their figures")]
 
 #[path = "../common/broker.rs"]
 mod broker;

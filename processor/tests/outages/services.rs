@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::Write,
+    net::{Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -89,12 +90,15 @@ impl Service {
         self.run(&["start", "--test", "--port", &self.port]);
     }
 
-    /// Ends all its processes at once, and waits until they are gone.
+    /// Ends all its processes at once, and waits until they and their port are gone: the threads of
+    /// a process may outlive it for a moment.
     pub(crate) fn kill(&self) {
         let processes = self.processes();
         self.signal("KILL");
+        let port = self.port.parse().unwrap();
+        let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
         let deadline = Instant::now() + PATIENCE;
-        while !processes.iter().all(|it| is_gone(it)) {
+        while !processes.iter().all(|it| is_gone(it)) || answers() {
             assert!(Instant::now() < deadline, "{processes:?} do not go away");
             thread::park_timeout(POLL_EVERY);
         }

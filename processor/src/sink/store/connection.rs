@@ -114,3 +114,51 @@ fn tls(config: &StoreConfig) -> Result<MakeTlsConnector, StoreError> {
     });
     Ok(connector)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{secret::Secret, sink::store::Store};
+
+    /// What a server says once it has let a role in: authenticated, ready.
+    const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+
+    /// Settings for a server that takes everything and says `greeting`, once.
+    async fn silent_after(greeting: &'static [u8]) -> StoreConfig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut streams = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+                stream.write_all(greeting).await.unwrap();
+                streams.push(stream);
+            }
+        });
+        StoreConfig {
+            url: Some(Secret::new(format!(
+                "postgres://me@{address}/logs?sslmode=disable"
+            ))),
+            connect_timeout: Duration::from_millis(50),
+            statement_timeout: Duration::from_millis(50),
+            ..StoreConfig::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_falls_silent_is_unreachable() {
+        for greeting in [&b""[..], LET_IN] {
+            let config = silent_after(greeting).await;
+            let store = Store::new(&config, "group").unwrap();
+            let error = store.ping().await.unwrap_err();
+            assert!(error.is_unreachable(), "pool, {greeting:?}: {error}");
+            let error = crate::sink::migrate::check(&config).await.unwrap_err();
+            assert!(error.is_unreachable(), "check, {greeting:?}: {error}");
+        }
+    }
+}
