@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    broker, common,
+    TRAINING, broker, common,
     events::{self, Stretch},
     model_dir,
     program::{Running, logguard},
@@ -25,7 +25,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// Two minutes after the training: four windows, of which some close.
 const LIVE: Stretch = Stretch {
     seed: 32,
-    from_s: 6 * 3_600,
+    from_s: TRAINING.length_s,
     length_s: 120,
     rate_per_s: 5.0,
     anomaly_prob: 0.0,
