@@ -429,12 +429,13 @@ fn score_window(
 
 /// Makes the samples fit to be shown. Templates are so already, see [`TemplateDictionary`].
 fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
-    let shown = |sample: &Box<str>| -> Box<str> {
+    let shown = |sample: &str| -> Box<str> {
         let shown = redactor.text(sample);
         let end = shown.floor_char_boundary(SAMPLE_BYTES_MAX);
         shown.split_at(end).0.into()
     };
-    let samples: Vec<_> = window.content.samples.iter().map(shown).collect();
+    let samples = window.content.samples.iter();
+    let samples: Vec<_> = samples.map(|sample| shown(sample)).collect();
     // An open window shares its content with the windower: copied only if need be.
     if samples != window.content.samples {
         Arc::make_mut(&mut window.content).samples = samples;

@@ -29,6 +29,9 @@ use rules::{BUILT_IN, Check, Shape};
 const COMPILED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Cache of the lazy automaton, in bytes, so that ordinary rule sets are never evicted.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// Longest match that turned out to be no secret, in bytes, within which another is looked for: no
+/// card number or IBAN is longer, and a line made for it must not be read over and over.
+const LOOK_WITHIN_BYTES_MAX: usize = 64;
 /// Group of a pattern that alone is masked; without it the whole match is.
 const SECRET_GROUP: &str = "secret";
 
@@ -150,7 +153,12 @@ impl Redactor {
             };
             let Some(Range { start, end }) = secret else {
                 // Only looks like one; another may begin within it.
-                from = found.start() + 1;
+                let short = found.len() <= LOOK_WITHIN_BYTES_MAX;
+                from = if short {
+                    found.start() + 1
+                } else {
+                    found.end()
+                };
                 continue;
             };
             out.extend_from_slice(&bytes[rest..start]);

@@ -240,6 +240,16 @@ fn rules_that_cannot_be_used_are_named() {
     );
 }
 
+/// Were what only looks like a secret searched through again and again, this would take minutes.
+#[test]
+fn long_lines_that_only_look_like_secrets_are_read_once() {
+    let redactor = redactor();
+    let address = format!("{}@x.service", "a".repeat(500_000));
+    assert!(matches!(redactor.text(&address), Cow::Borrowed(_)));
+    let masked = r#"password":"<password>\""#.repeat(20_000);
+    assert_eq!(redactor.text(&masked), masked);
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic_and_twice_is_once(payload: Vec<u8>) {

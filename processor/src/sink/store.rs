@@ -148,7 +148,7 @@ impl Store {
     pub async fn other_groups(&self, topic: &str) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT consumer_group FROM owner
                    WHERE topic = $1 AND consumer_group <> $2 ORDER BY 1";
-        let topic = row::without_nul(topic);
+        let topic = json::without_nul(topic);
         let rows = self
             .query("look for other groups", sql, &[&topic, &&*self.group])
             .await?;

@@ -503,6 +503,41 @@ mod tests {
     }
 
     #[test]
+    fn files_give_properties_and_are_shown_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let mut config = KafkaConfig::default();
+        let path = file.display().to_string();
+        let name = "sasl.password_file".to_owned();
+        config.properties.0.insert(name, path.clone());
+        config.properties.read_files().unwrap();
+        let consumer = config.consumer_config();
+        assert_eq!(consumer.get("sasl.password"), Some("hunter2"));
+        assert_eq!(consumer.get("sasl.password_file"), None);
+        let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
+        assert!(
+            !shown.contains("hunter2") && shown.contains(&path),
+            "{shown}"
+        );
+
+        let error = config.properties.read_files().unwrap_err().to_string();
+        assert!(error.contains("`sasl.password` twice"), "{error}");
+        config.properties.0.remove("sasl.password");
+        std::fs::remove_file(&file).unwrap();
+        let error = config.properties.read_files().unwrap_err().to_string();
+        assert!(
+            error.contains("`sasl.password_file`") && error.contains(&path),
+            "{error}"
+        );
+        let reserved = with(|config| {
+            let name = "group.id_file".to_owned();
+            config.properties.0.insert(name, path.clone());
+        });
+        assert!(reserved.unwrap_err().contains("kafka.consumer_group"));
+    }
+
+    #[test]
     fn values_of_any_scalar_type_and_nested_tables_are_settings() {
         let config: KafkaConfig = serde_json::from_str(
             r#"{"properties":{"socket":{"keepalive.enable":true,"timeout":{"ms":9000}}}}"#,

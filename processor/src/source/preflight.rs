@@ -174,11 +174,22 @@ fn refused(client: &Client, config: &KafkaConfig) -> Option<SourceError> {
     }
 }
 
+/// What a broker does that expects another protocol.
+const CLOSED_AT_ONCE: &str = "it closes the connection at the first request; is \
+                              `security.protocol` right for this port?";
+
 /// Keeps the last error: its code and its text in one line.
 #[derive(Default)]
 pub(super) struct LastError(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
 impl LastError {
+    fn keep(&self, code: RDKafkaErrorCode, reason: &str) {
+        let words: Vec<&str> = reason.split_whitespace().collect();
+        if let Ok(mut last) = self.0.lock() {
+            *last = Some((code, words.join(" ")));
+        }
+    }
+
     fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.0.lock().ok()?.clone()
     }
@@ -197,6 +208,10 @@ impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         // One error comes of a failed check, with the last reason in it; the rest is detail.
         tracing::debug!(facility, "{message}");
+        // Of this librdkafka makes no error, only a line.
+        if message.contains("Disconnected") && message.contains("in state APIVERSION_QUERY") {
+            self.keep(RDKafkaErrorCode::BrokerTransportFailure, CLOSED_AT_ONCE);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -206,10 +221,8 @@ impl ClientContext for LastError {
         if error != all_down
             && error != at_end
             && let Some(code) = error.rdkafka_error_code()
-            && let Ok(mut last) = self.0.lock()
         {
-            let words: Vec<&str> = reason.split_whitespace().collect();
-            *last = Some((code, words.join(" ")));
+            self.keep(code, reason);
         }
     }
 }

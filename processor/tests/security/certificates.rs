@@ -60,7 +60,7 @@ impl Identity {
         builder.set_subject_name(&name).unwrap();
         let issuer_name = issuer.map_or(&*name, |it| it.certificate.subject_name());
         builder.set_issuer_name(issuer_name).unwrap();
-        let now = chrono::Utc::now().timestamp();
+        let now = logguard::clock::Clock::system().now().timestamp();
         let day = |days: i64| Asn1Time::from_unix(now + days * DAY_S).unwrap();
         builder.set_not_before(&day(subject.valid_days.0)).unwrap();
         builder.set_not_after(&day(subject.valid_days.1)).unwrap();

@@ -25,11 +25,11 @@ use std::{
 
 use events::Stretch;
 
-/// What the model of these tests learns from: six hours of a system that is mostly well.
+/// What the model of these tests learns from: three hours of a system that is mostly well.
 const TRAINING: Stretch = Stretch {
     seed: 31,
     from_s: 0,
-    length_s: 6 * 3_600,
+    length_s: 3 * 3_600,
     rate_per_s: 1.0,
     anomaly_prob: 0.005,
 };

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Normal lines around what is planted: ten minutes after the training.
 const LIVE: Stretch = Stretch {
     seed: 33,
-    from_s: 6 * 3_600,
+    from_s: TRAINING.length_s,
     length_s: 600,
     rate_per_s: 1.0,
     anomaly_prob: 0.0,
@@ -356,8 +356,22 @@ async fn planted_secrets_reach_no_sink() {
         "Sample Error 1: login failed password=<password> for ann",
     );
     shows("bundle", "connect <url> failed");
-    shows("replay", "<private-key>");
-    shows("table anomaly_results", "\"is_anomaly\"");
+    for place in [
+        "replay",
+        "replay with the open model",
+        "results topic",
+        "table anomaly_results",
+    ] {
+        let placeholders = [
+            "<password>",
+            "<secret>",
+            "<token>",
+            "<api-key>",
+            "<private-key>",
+        ];
+        let shown = placeholders.iter().any(|it| sinks[place].contains(it));
+        assert!(shown, "no template of the burst is in {place}");
+    }
     for mark in [
         "<password>",
         "<email>",

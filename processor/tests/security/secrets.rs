@@ -126,8 +126,11 @@ const WAYS: [Way; 7] = [
     Way {
         name: "command line",
         give: |command, _, server| {
+            let migrates = command.get_args().any(|argument| argument == "migrate");
             command.args(["--database-url", &server.url()]);
-            command.args(["--kafka", &format!("sasl.password={KAFKA_SECRET}")]);
+            if !migrates {
+                command.args(["--kafka", &format!("sasl.password={KAFKA_SECRET}")]);
+            }
         },
         on_command_line: true,
         warned: true,

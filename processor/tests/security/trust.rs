@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    broker, common,
+    TRAINING, broker, common,
     events::{self, Stretch},
     model_dir,
     program::{Running, logguard},
@@ -25,7 +25,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// Two minutes after the training: four windows, of which some close.
 const LIVE: Stretch = Stretch {
     seed: 32,
-    from_s: 6 * 3_600,
+    from_s: TRAINING.length_s,
     length_s: 120,
     rate_per_s: 5.0,
     anomaly_prob: 0.0,
@@ -148,8 +148,8 @@ async fn kafka_is_trusted_by_its_certificate_and_trusts_a_login_or_a_certificate
     check_refusal("plain text to TLS", &refused, UNREACHABLE, &named);
 
     let refused = output(&broker.plain, &trusting(&ca), "");
-    let named = ["no trusted TLS", &broker.plain, "PLAINTEXT"];
-    check_refusal("TLS to plain text", &refused, CONFIG, &named);
+    let named = ["SSL handshake failed", &broker.plain, "PLAINTEXT"];
+    check_refusal("TLS to plain text", &refused, UNREACHABLE, &named);
 
     let refused = output(&broker.mutual, &trusting(&ca), "");
     check_refusal(
@@ -198,6 +198,26 @@ fn with_postgres(
     command
 }
 
+/// `migrate`: the shortest way to the database and back.
+fn migrate(postgres: &SecurePostgres, settings: &[(&str, &str)]) -> Output {
+    let mut command = logguard(model_dir());
+    command.arg("migrate");
+    with_postgres(command, postgres, settings).output().unwrap()
+}
+
+fn check_migrated(output: &Output) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+}
+
+fn full<'a>(ca: &'a str, password: &'a str) -> [(&'a str, &'a str); 3] {
+    [
+        ("SSLMODE", "verify-full"),
+        ("CA_FILE", ca),
+        ("PASSWORD", password),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn postgres_is_trusted_by_its_certificate_and_trusts_a_login_or_a_certificate() {
     if !servers_may_run() {
@@ -209,57 +229,43 @@ async fn postgres_is_trusted_by_its_certificate_and_trusts_a_login_or_a_certific
         certificates.path("ca.pem"),
         certificates.path("other-ca.pem"),
     );
-    let migrate = |settings: &[(&str, &str)]| {
-        let mut command = logguard(model_dir());
-        command.arg("migrate");
-        with_postgres(command, &postgres, settings)
-            .output()
-            .unwrap()
-    };
-    let full = |ca, password| {
-        [
-            ("SSLMODE", "verify-full"),
-            ("CA_FILE", ca),
-            ("PASSWORD", password),
-        ]
-    };
     let server = format!("{USER}@{HOST}:{}/logguard", postgres.port);
 
-    let right = migrate(&full(&ca, PASSWORD));
-    assert!(
-        right.status.success(),
-        "{}",
-        String::from_utf8_lossy(&right.stderr)
-    );
-    let right = migrate(&[("SSLMODE", "require"), ("PASSWORD", PASSWORD)]);
-    assert!(
-        right.status.success(),
-        "{}",
-        String::from_utf8_lossy(&right.stderr)
-    );
+    check_migrated(&migrate(&postgres, &full(&ca, PASSWORD)));
+    let unverified = [("SSLMODE", "require"), ("PASSWORD", PASSWORD)];
+    check_migrated(&migrate(&postgres, &unverified));
 
-    let named = ["refused", &server, "password"];
+    let refused = migrate(&postgres, &full(&ca, "wrong one"));
     check_refusal(
         "wrong password",
-        &migrate(&full(&ca, "wrong one")),
+        &refused,
         CONFIG,
-        &named,
+        &["refused", &server, "password"],
     );
+    let refused = migrate(&postgres, &full(&other_ca, PASSWORD));
     let named = ["no trusted TLS", &server, "ca_file", "verify failed"];
-    check_refusal(
-        "another authority",
-        &migrate(&full(&other_ca, PASSWORD)),
-        CONFIG,
-        &named,
-    );
-    let plain = migrate(&[("SSLMODE", "disable"), ("PASSWORD", PASSWORD)]);
+    check_refusal("another authority", &refused, CONFIG, &named);
+    let refused = migrate(&postgres, &[("SSLMODE", "disable"), ("PASSWORD", PASSWORD)]);
     let named = ["refused", &server, "sslmode", "no encryption"];
-    check_refusal("plain text", &plain, CONFIG, &named);
+    check_refusal("plain text", &refused, CONFIG, &named);
+    check_client_certificate(&postgres, &certificates);
 
-    let (cert, key) = (
-        certificates.path("client.pem"),
-        certificates.path("client.key"),
+    postgres.show("stranger").await;
+    let refused = migrate(&postgres, &full(&ca, PASSWORD));
+    let named = ["no trusted TLS", &server, "host name", "mismatch"];
+    check_refusal("another host", &refused, CONFIG, &named);
+    postgres.show("expired").await;
+    let refused = migrate(&postgres, &full(&ca, PASSWORD));
+    check_refusal(
+        "past certificate",
+        &refused,
+        CONFIG,
+        &["no trusted TLS", &server, "expired"],
     );
+}
+
+fn check_client_certificate(postgres: &SecurePostgres, certificates: &Certificates) {
+    let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|it| certificates.path(it));
     let as_client = [
         ("USER", "client"),
         ("SSLMODE", "verify-full"),
@@ -269,35 +275,13 @@ async fn postgres_is_trusted_by_its_certificate_and_trusts_a_login_or_a_certific
         ("CLIENT_CERT_FILE", cert.as_str()),
         ("CLIENT_KEY_FILE", key.as_str()),
     ];
-    let right = migrate(&[&as_client[..], &shown].concat());
-    assert!(
-        right.status.success(),
-        "{}",
-        String::from_utf8_lossy(&right.stderr)
-    );
-    let refused = migrate(&as_client);
+    check_migrated(&migrate(postgres, &[&as_client[..], &shown].concat()));
+    let refused = migrate(postgres, &as_client);
     check_refusal(
         "no client certificate",
         &refused,
         CONFIG,
         &["refused", "certificate"],
-    );
-
-    postgres.show("stranger").await;
-    let named = ["no trusted TLS", &server, "host name", "mismatch"];
-    check_refusal(
-        "another host",
-        &migrate(&full(&ca, PASSWORD)),
-        CONFIG,
-        &named,
-    );
-    postgres.show("expired").await;
-    let named = ["no trusted TLS", &server, "expired"];
-    check_refusal(
-        "past certificate",
-        &migrate(&full(&ca, PASSWORD)),
-        CONFIG,
-        &named,
     );
 }
 
@@ -360,16 +344,7 @@ async fn a_record_comes_in_and_a_row_goes_out_over_tls() {
         ("CA_FILE", ca.as_str()),
         ("PASSWORD", PASSWORD),
     ];
-    let mut migrate = logguard(model_dir());
-    migrate.arg("migrate");
-    let migrated = with_postgres(migrate, &postgres, &settings)
-        .output()
-        .unwrap();
-    assert!(
-        migrated.status.success(),
-        "{}",
-        String::from_utf8_lossy(&migrated.stderr)
-    );
+    check_migrated(&migrate(&postgres, &settings));
 
     write_live(&broker.plain, Path::new(&certificates.path("live.jsonl")));
     let log = certificates.path("processor.log");
