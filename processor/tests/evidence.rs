@@ -403,7 +403,7 @@ async fn tampering(world: &World, alarm: &str) {
                 "UPDATE anomaly_results SET state = jsonb_set(state, '{{baseline,mean}}', '9') {before}"
             ),
             "differs",
-            "explanation",
+            "alarms.severity",
         ),
         (
             format!("DELETE FROM anomaly_results {before}"),
