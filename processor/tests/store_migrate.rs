@@ -35,6 +35,8 @@ const MIGRATIONS: [&str; 13] = [
     "V12__view_indices",
     "V13__views",
 ];
+/// The newest of them.
+const VERSION: i32 = 13;
 
 async fn run(database: &TestDatabase) -> Result<MigrateReport, StoreError> {
     migrate(&store_config(database), MigrateOptions::default()).await
@@ -53,10 +55,10 @@ async fn an_empty_database_gets_the_schema_and_a_second_run_nothing() {
     };
     let first = run(&database).await.unwrap();
     assert_eq!(plain(&first), MIGRATIONS);
-    assert_eq!(first.version, 13);
+    assert_eq!(first.version, VERSION);
     let second = run(&database).await.unwrap();
     assert_eq!(second.applied, Vec::<String>::new());
-    assert_eq!(second.version, 13);
+    assert_eq!(second.version, VERSION);
     check(&store_config(&database)).await.unwrap();
 }
 
@@ -171,7 +173,7 @@ async fn a_newer_schema_is_left_alone_and_will_do_for_running() {
             error,
             StoreError::SchemaNewer {
                 found: 99,
-                known: 13,
+                known: VERSION,
                 ..
             }
         ),

@@ -166,14 +166,12 @@ async fn script(store: &Store, jobs: &[WindowJob]) -> String {
         };
         write!(moved, "{name}{by} AS {name}, ").unwrap();
     }
-    let input = format!(
-        "WITH input AS (SELECT {moved} features, templates, templates_overflow, fence, number FROM ("
+    let valid = "valid AS MATERIALIZED (\n           SELECT *";
+    assert!(sql.contains(valid));
+    let columns = format!(
+        "valid AS MATERIALIZED (SELECT {moved} features, templates, templates_overflow, number"
     );
-    let sql = sql.replacen("WITH input AS (", &input, 1).replacen(
-        "fence, number)\n         ), valid",
-        "fence, number)) raw), valid",
-        1,
-    );
+    let sql = sql.replacen(valid, &columns, 1);
     format!("\\set run :run + 1\n{};\n", sql.replace('\n', " "))
 }
 
