@@ -54,7 +54,9 @@ pub(crate) fn metrics(metrics: &BTreeMap<String, f64>, written: &Written) {
             .get(name)
             .unwrap_or_else(|| panic!("no {name}: {metrics:#?}"))
     };
-    BOUNDS.into_iter().for_each(|name| drop(get(name)));
+    for name in BOUNDS {
+        get(name);
+    }
     let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
     for letter in written.letters.values() {
         *by_reason.entry(letter.reason).or_default() += 1;
