@@ -109,7 +109,10 @@ fn read_text(name: &str, text: &[u8]) {
 pub fn parquet(bytes: &[u8]) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let mut file = tempfile::Builder::new().suffix(".parquet").tempfile().unwrap();
+    let mut file = tempfile::Builder::new()
+        .suffix(".parquet")
+        .tempfile()
+        .unwrap();
     file.write_all(bytes).unwrap();
     if let Ok(file) = LogFile::open(file.path(), &ReadOptions::default()) {
         read(file);
@@ -163,10 +166,16 @@ pub fn alarm_file(text: &[u8]) {
     let alarm = format_alarm(&scored, true, scored.window.bounds.end.to_datetime());
     let lines = 1 + scored.window.content.samples.len();
     assert_eq!(alarm.lines().count(), lines, "{alarm}");
-    assert!(!alarm.replace('\n', "").contains(char::is_control), "{alarm}");
+    assert!(
+        !alarm.replace('\n', "").contains(char::is_control),
+        "{alarm}"
+    );
     let keys = alarm_keys([alarm.as_bytes()]);
     assert_eq!(keys.len(), 1, "{alarm}");
-    assert!(keys[0].starts_with("Window: 2025-12-24T23:44:00.000Z to "), "{alarm}");
+    assert!(
+        keys[0].starts_with("Window: 2025-12-24T23:44:00.000Z to "),
+        "{alarm}"
+    );
 }
 
 /// A scored window that names `hostile` wherever a producer decides the text.
@@ -198,9 +207,17 @@ fn closed_windows(service: &str, message: &str, count: i64) -> Vec<ClosedWindow>
         for line in 0..6 * count {
             let event = LogEvent {
                 time: EventTime::from_millis(1_766_619_840_000 + line * LENGTH_MS / 6).unwrap(),
-                level: if line % 2 == 0 { Level::Error } else { Level::Info },
+                level: if line % 2 == 0 {
+                    Level::Error
+                } else {
+                    Level::Info
+                },
                 service: Cow::Borrowed(service),
-                message: Cow::Borrowed(if line % 3 == 0 { "user 17 signed in" } else { message }),
+                message: Cow::Borrowed(if line % 3 == 0 {
+                    "user 17 signed in"
+                } else {
+                    message
+                }),
                 label: None,
             };
             intake.event(dictionary, &event, line, &mut steps);

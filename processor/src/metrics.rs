@@ -78,6 +78,16 @@ impl PipelineMetrics {
             "Lines not told apart because their window had too many templates or services",
             self.overflow_lines.clone(),
         );
+        self.register_gauges(registry);
+        for reason in RejectReason::ALL {
+            drop(self.rejected.get_or_create(&ReasonLabel {
+                reason: reason.as_str(),
+            }));
+        }
+    }
+
+    /// Registers what tells how full things are.
+    fn register_gauges(&self, registry: &mut Registry) {
         for (name, help, gauge) in [
             ("outbox", "Results waiting for room in a sink", &self.outbox),
             (
@@ -131,11 +141,6 @@ impl PipelineMetrics {
             ),
         ] {
             registry.register(name, help, gauge.clone());
-        }
-        for reason in RejectReason::ALL {
-            drop(self.rejected.get_or_create(&ReasonLabel {
-                reason: reason.as_str(),
-            }));
         }
     }
 

@@ -187,10 +187,18 @@ fn stays_bounded(group_by: &str, streams: std::ops::RangeInclusive<u64>) {
         flood.peak_bytes >> 20,
         ordinary.peak_bytes >> 20
     );
-    assert!(flood.peak_bytes < MEMORY_BYTES_MAX, "{} bytes", flood.peak_bytes);
+    assert!(
+        flood.peak_bytes < MEMORY_BYTES_MAX,
+        "{} bytes",
+        flood.peak_bytes
+    );
     assert_eq!(flood.number("events"), FLOOD.lines);
     assert_eq!((flood.number("rejected"), flood.number("late")), (0, 0));
-    assert!(streams.contains(&flood.number("streams")), "{}", flood.report);
+    assert!(
+        streams.contains(&flood.number("streams")),
+        "{}",
+        flood.report
+    );
 }
 
 #[test]

@@ -1,11 +1,7 @@
 //! The corpus of every fuzz target, and inputs made from it, through the same code without a
 //! fuzzer: what once broke a decoder or a loader breaks it no more.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a test program"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test program")]
 
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
@@ -21,7 +17,9 @@ const CORPUS_BYTES_MAX: usize = 64 * 1024;
 
 /// Returns the files of a target's corpus, by name.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
     let mut files: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| {

@@ -1,11 +1,7 @@
 //! What holds for any input whatever: windows do not depend on the order of arrival, masks give
 //! bounded text, and nothing that a producer writes becomes a line of the alarm file.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a test program"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test program")]
 
 #[path = "common/windows.rs"]
 mod windows;
@@ -17,7 +13,8 @@ use logguard::{
     event::{EventTime, Level, LogEvent, TopicPartition},
     sink::alarm_file::{alarm_keys, format_alarm},
     window::{
-        ClosedWindow, FinalBy, GroupBy, Placement, Recovered, SAMPLE_BYTES_MAX, WindowConfig, Windower,
+        ClosedWindow, FinalBy, GroupBy, Placement, Recovered, SAMPLE_BYTES_MAX, WindowConfig,
+        Windower,
     },
 };
 use proptest::prelude::*;
@@ -52,7 +49,14 @@ struct Line {
 
 fn lines() -> impl Strategy<Value = Vec<Line>> {
     let step = prop_oneof![4 => 0..9_000_i64, 1 => 0..400_000_i64];
-    let line = (step, 0..LATENESS_MS, 0..4_usize, 0..5_usize, 0..5_usize, any::<Option<bool>>());
+    let line = (
+        step,
+        0..LATENESS_MS,
+        0..4_usize,
+        0..5_usize,
+        0..5_usize,
+        any::<Option<bool>>(),
+    );
     prop::collection::vec(line, 1..200).prop_map(|lines| {
         let mut time_ms = 0;
         let line = |(step, delay_ms, service, message, level, label)| {
@@ -109,11 +113,27 @@ fn told(row: &ClosedWindow) -> String {
     let pairs: Vec<_> = content
         .sorted_pairs()
         .into_iter()
-        .map(|pair| (content.service_of(pair), &*pair.template.text, pair.level, pair.count))
+        .map(|pair| {
+            (
+                content.service_of(pair),
+                &*pair.template.text,
+                pair.level,
+                pair.count,
+            )
+        })
         .collect();
-    let mut services: Vec<_> = content.services.iter().map(|it| (&it.name, it.levels)).collect();
+    let mut services: Vec<_> = content
+        .services
+        .iter()
+        .map(|it| (&it.name, it.levels))
+        .collect();
     services.sort_unstable();
-    let counts = (content.levels, content.labelled, content.anomalous, content.overflow);
+    let counts = (
+        content.levels,
+        content.labelled,
+        content.anomalous,
+        content.overflow,
+    );
     format!(
         "{} {:?} {:?} {} {:?} {counts:?} {services:?} {pairs:?}",
         row.stream, row.bounds, row.slot, row.gap, row.progress
@@ -210,7 +230,10 @@ proptest! {
 /// Text that tries.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just("\n2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Window: a to b | Stream: c\n".to_owned()),
+        Just(
+            "\n2025-12-27 10:30:31 | WARNING | ANOMALY DETECTED | Window: a to b | Stream: c\n"
+                .to_owned()
+        ),
         Just(" | Stream: forged/0 | Window: a to b".to_owned()),
         Just("2025-12-27 10:30:31 | WARNING |   Sample Error 1: x".to_owned()),
         "[\r\n\t\u{b}\u{c}\u{1b}\u{85}\u{2028}\u{2029}\u{202e}\u{9b}|]{1,5}",

@@ -20,9 +20,8 @@ pub use content::{
     TemplateCount, WindowContent,
 };
 pub use windower::{
-    EMPTY_ROWS_MAX, FORGET_AFTER_MS, LATENESS_WINDOWS_MAX, OTHER_SERVICES, Placement, Recovered, SLOT_PAIRS_MAX,
-    STREAMS_MAX,
-    StreamProgress, WindowConfig, Windower,
+    EMPTY_ROWS_MAX, FORGET_AFTER_MS, LATENESS_WINDOWS_MAX, OTHER_SERVICES, Placement, Recovered,
+    SLOT_PAIRS_MAX, STREAMS_MAX, StreamProgress, WindowConfig, Windower,
 };
 
 use crate::event::{EventTime, OffsetSpan, StreamKey};

@@ -641,7 +641,9 @@ mod tests {
         let lines: u32 = rows.iter().map(|row| row.content.lines()).sum();
         assert_eq!(lines as usize, names.len());
         assert_eq!(windower.stream_count(), STREAMS_MAX + 1);
-        let others = rows.iter().filter(|row| row.stream.service.as_deref() == Some(OTHER_SERVICES));
+        let others = rows
+            .iter()
+            .filter(|row| row.stream.service.as_deref() == Some(OTHER_SERVICES));
         assert_eq!(others.map(|row| row.content.lines()).sum::<u32>(), 500);
     }
 
@@ -656,7 +658,8 @@ mod tests {
         let mut rows = Vec::new();
         windower.close_all(&mut rows);
         let sum = |of: fn(&WindowContent) -> usize| rows.iter().map(|row| of(&row.content)).sum();
-        let (pairs, lines): (usize, usize) = (sum(|it| it.pairs.len()), sum(|it| it.lines() as usize));
+        let (pairs, lines): (usize, usize) =
+            (sum(|it| it.pairs.len()), sum(|it| it.lines() as usize));
         assert_eq!((pairs, lines), (SLOT_PAIRS_MAX, SLOT_PAIRS_MAX + 300));
         assert_eq!(sum(|it| it.overflow as usize), 300usize);
     }

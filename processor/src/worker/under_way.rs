@@ -28,7 +28,8 @@ impl UnderWay {
 
     /// Returns whether the sinks may be given a window; the only one under way always.
     pub(super) fn has_room_for(&mut self, window: &ScoredWindow) -> bool {
-        let fits = |it: &Self| it.windows.is_empty() || it.bytes + window.bytes() <= UNDER_WAY_BYTES_MAX;
+        let fits =
+            |it: &Self| it.windows.is_empty() || it.bytes + window.bytes() <= UNDER_WAY_BYTES_MAX;
         fits(self) || {
             self.forget_done();
             fits(self)

@@ -115,7 +115,10 @@ fn bytes_in_message(at: &At, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn utf16(at: &At, mark: &[u8]) -> Vec<u8> {
-    let units = event(at).encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let units = event(at)
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect::<Vec<_>>();
     [mark, &units].concat()
 }
 
@@ -219,7 +222,9 @@ fn nested(open: &str, within: &str, close: &str, depth: usize) -> String {
 }
 
 fn wide(at: &At) -> String {
-    let fields: String = (0..50_000).map(|number| format!("\"f{number}\":0,")).collect();
+    let fields: String = (0..50_000)
+        .map(|number| format!("\"f{number}\":0,"))
+        .collect();
     event(at).replacen('{', &format!("{{{fields}"), 1)
 }
 

@@ -62,7 +62,9 @@ impl Pipeline {
         let client = database.client().await;
         let dir = tempfile::tempdir().unwrap();
         run_well(dir.path(), ["migrate", "--database-url", &database.url]);
-        model::bundle(WINDOW).save(&dir.path().join("model")).unwrap();
+        model::bundle(WINDOW)
+            .save(&dir.path().join("model"))
+            .unwrap();
         let pipeline = Self {
             brokers,
             database,

@@ -130,7 +130,9 @@ impl Writer<'_> {
     /// Writes the good record of the window that starts at `start`.
     fn good(&mut self, written: &mut Written, start: DateTime<Utc>) -> i64 {
         let at = At(start + TimeDelta::seconds(WINDOW_S / 2));
-        let good = event(&at).replace("poison", "good").replace("ERROR", "INFO");
+        let good = event(&at)
+            .replace("poison", "good")
+            .replace("ERROR", "INFO");
         written.readable += 1;
         *written.lines.entry(start).or_default() += 1;
         self.write(&[Sent::of(good)], at.ms())[0]
@@ -168,15 +170,12 @@ impl Writer<'_> {
 }
 
 /// Sends the records and waits until the broker has them.
-fn deliver(
-    sender: &BaseProducer<Offsets>,
-    topic: &str,
-    records: &[Sent],
-    at_ms: i64,
-) -> Vec<i64> {
+fn deliver(sender: &BaseProducer<Offsets>, topic: &str, records: &[Sent], at_ms: i64) -> Vec<i64> {
     for (place, sent) in records.iter().enumerate() {
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(topic, place).partition(0).timestamp(at_ms);
+            BaseRecord::with_opaque_to(topic, place)
+                .partition(0)
+                .timestamp(at_ms);
         record.payload = sent.payload.as_deref();
         record.key = sent.key.as_deref();
         record.headers = (sent.headers > 0).then(|| headers(sent.headers));
@@ -187,7 +186,11 @@ fn deliver(
     loop {
         // Not `flush`, which looks at the reports ten times a second only.
         sender.poll(POLL_EVERY);
-        let mut offsets = sender.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offsets = sender
+            .context()
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if offsets.len() == records.len() {
             return std::mem::take(&mut *offsets).into_values().collect();
         }

@@ -49,7 +49,9 @@ pub(crate) fn with(at: &At, field: &str, value: &str) -> String {
     fields.retain(|(name, _)| *name != field);
     let own = Some((field, value)).filter(|_| !value.is_empty());
     let fields = own.into_iter().chain(fields);
-    let fields: Vec<_> = fields.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    let fields: Vec<_> = fields
+        .map(|(name, value)| format!("\"{name}\":{value}"))
+        .collect();
     format!("{{{}}}", fields.join(","))
 }
 
