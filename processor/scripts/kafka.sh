@@ -3,6 +3,7 @@
 #
 # usage: kafka.sh install
 #        kafka.sh start  --dir D [--port P] [--test] [--topic NAME:PARTITIONS]...
+#                        [--listener NAME:PROTOCOL:PORT]... [--scram USER=PASSWORD]... [--extra-properties FILE]
 #        kafka.sh topic  --dir D NAME:PARTITIONS...
 #        kafka.sh stop   --dir D
 #        kafka.sh status --dir D
@@ -15,7 +16,10 @@
 #
 # --test   lets groups use sessions of 1 s and more (Kafka's own minimum is 6 s; KIP-848's is 45 s), so that a
 #          test sees a killed member replaced in seconds
-# The listeners are plain text on 127.0.0.1, without authentication. Needs Java 17 or newer.
+# --listener, --scram, --extra-properties
+#          at the first start: further listeners on 127.0.0.1, users that log in by SCRAM-SHA-512, and lines for the
+#          broker's configuration, which say what the listeners need (for tests: a password shows in the process list)
+# The listener on P is plain text on 127.0.0.1, without authentication. Needs Java 17 or newer.
 set -euo pipefail
 
 SCRIPTS_DIR=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -83,17 +87,25 @@ install_kafka() {
   [[ -d $CACHE_DIR/lib ]] || die "cannot create $CACHE_DIR: something else is in its place, remove it"
 }
 
-# Two listeners: clients on PORT, the KRaft controller on a port of its own that only the node itself uses.
+# Two listeners: clients on PORT, the KRaft controller on a port of its own that only the node itself uses. More where
+# they are asked for.
 write_config() {
-  local dir=$1 port=$2 controller_port=$3
+  local dir=$1 port=$2 controller_port=$3 spec name protocol listener_port
+  local further='' protocols=''
+  for spec in "${LISTENERS[@]}"; do
+    IFS=: read -r name protocol listener_port <<<"$spec"
+    check_port "$listener_port"
+    further+=",${name^^}://127.0.0.1:$listener_port"
+    protocols+=",${name^^}:$protocol"
+  done
   cat >"$dir/server.properties" <<PROPERTIES
 node.id=1
 process.roles=broker,controller
 controller.quorum.voters=1@127.0.0.1:$controller_port
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port$further
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$further
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT$protocols
 log.dirs=$dir/data
 # One node cannot hold more than one copy.
 offsets.topic.replication.factor=1
@@ -116,6 +128,7 @@ group.consumer.session.timeout.ms=3000
 group.consumer.min.heartbeat.interval.ms=200
 group.consumer.heartbeat.interval.ms=300
 PROPERTIES
+  [[ -z $EXTRA_PROPERTIES ]] || cat "$EXTRA_PROPERTIES" >>"$dir/server.properties"
   cat >"$dir/log4j2.properties" <<PROPERTIES
 status=warn
 appender.console.type=Console
@@ -132,7 +145,7 @@ kafka_java() { java -cp "$CACHE_DIR/lib/*" "$@"; }
 
 # The pid of the node in DIR; its command line names that node's configuration.
 node_pid() { pid_of "$1/kafka.pid" "kafka.Kafka $1/server.properties"; }
-node_port() { sed -n 's|^advertised.listeners=PLAINTEXT://127.0.0.1:||p' "$1/server.properties"; }
+node_port() { sed -n 's|^advertised.listeners=PLAINTEXT://127.0.0.1:\([0-9]*\).*|\1|p' "$1/server.properties"; }
 
 # Fails as soon as the node has died, succeeds once it has said that it is up.
 node_up_or_dead() {
@@ -140,10 +153,13 @@ node_up_or_dead() {
 }
 
 format_storage() {
-  local dir=$1 id
+  local dir=$1 id user users=()
   [[ -f $dir/data/meta.properties ]] && return
+  for user in "${SCRAM_USERS[@]}"; do
+    users+=(--add-scram "SCRAM-SHA-512=[name=${user%%=*},password=${user#*=}]")
+  done
   id=$(kafka_java kafka.tools.StorageTool random-uuid 2>/dev/null)
-  kafka_java kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" >"$dir/format.log" 2>&1 || {
+  kafka_java kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" "${users[@]}" >"$dir/format.log" 2>&1 || {
     show_log_tail "$dir/format.log"
     die "cannot format $dir/data for Kafka"
   }
@@ -228,13 +244,16 @@ main() {
   local command=${1:-help}
   shift || true
   local topics=()
-  DIR='' PORT='' TEST_SETTINGS=''
+  DIR='' PORT='' TEST_SETTINGS='' EXTRA_PROPERTIES='' LISTENERS=() SCRAM_USERS=()
   while (($# > 0)); do
     case $1 in
       --dir) DIR=${2:?--dir needs a directory} && shift 2 ;;
       --port) PORT=${2:?--port needs a number} && shift 2 ;;
       --topic) topics+=("${2:?--topic needs NAME:PARTITIONS}") && shift 2 ;;
       --test) TEST_SETTINGS=yes && shift ;;
+      --listener) LISTENERS+=("${2:?--listener needs NAME:PROTOCOL:PORT}") && shift 2 ;;
+      --scram) SCRAM_USERS+=("${2:?--scram needs USER=PASSWORD}") && shift 2 ;;
+      --extra-properties) EXTRA_PROPERTIES=${2:?--extra-properties needs a file} && shift 2 ;;
       -h | --help) command=help && shift ;;
       -*) die "unknown option \`$1\`; see $0 help" ;;
       *) topics+=("$1") && shift ;;

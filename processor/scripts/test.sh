@@ -35,8 +35,8 @@ stop_services() {
 
 install_packages() {
   command -v cargo >/dev/null || die "cargo is not on the PATH; install Rust first (https://rustup.rs)"
-  # librdkafka is built from source; kcat is an independent client.
-  apt_install g++ make pkg-config libssl-dev kcat
+  # librdkafka is built from source; kcat is an independent client; logrotate moves alarm files away.
+  apt_install g++ make pkg-config libssl-dev kcat logrotate
   "$SCRIPTS_DIR/kafka.sh" install
   "$SCRIPTS_DIR/postgres.sh" install
 }

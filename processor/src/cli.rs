@@ -64,6 +64,24 @@ Examples:
   logguard migrate --retention off        # keep old data (TimescaleDB)
   logguard migrate --roles                # then: CREATE ROLE grafana LOGIN IN ROLE logguard_reader")]
     Migrate(MigrateArgs),
+    /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
+    #[command(after_help = "\
+Results, features, templates and alarms are kept 30 days, raw lines 7.
+
+Examples:
+  logguard maintain --database-url postgres://logguard@localhost/logguard
+  logguard maintain --dry-run             # only count what would be dropped
+  logguard maintain --retention off       # only refresh summaries")]
+    Maintain(MaintainArgs),
+    /// Record that a version of a service was rolled out, to see what changed since.
+    #[command(after_help = "\
+Examples:
+  logguard deploy auth-service 1.4.0
+  logguard deploy auth-service 1.4.0 --at 2025-12-24T23:44:17Z --by ci
+
+A line of the input topic with \"event\":\"deploy\", a service and a version records one as well.
+docs/SQL.md shows the views that answer: deploy_impact, new_templates_since_deploy.")]
+    Deploy(DeployArgs),
     /// List the alarms of all replicas, and follow them.
     #[command(after_help = alarms::ALARMS_EXAMPLES)]
     Alarms(AlarmsArgs),
@@ -79,15 +97,6 @@ Examples:
     /// List what is muted, or lift a mute.
     #[command(after_help = alarms::MUTES_EXAMPLES)]
     Mutes(MutesArgs),
-    /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
-    #[command(after_help = "\
-Results, features, templates and alarms are kept 30 days, raw lines 7.
-
-Examples:
-  logguard maintain --database-url postgres://logguard@localhost/logguard
-  logguard maintain --dry-run             # only count what would be dropped
-  logguard maintain --retention off       # only refresh summaries")]
-    Maintain(MaintainArgs),
     /// Look at a model.
     Model {
         /// What to do with it.
@@ -331,6 +340,26 @@ pub struct MaintainArgs {
     pub dry_run: bool,
 }
 
+/// Flags of `deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The service, as its log lines name it.
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// The version that runs from then on.
+    #[arg(value_name = "VERSION")]
+    pub version: String,
+    /// When it was rolled out (RFC 3339); now, if not given.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Who says so.
+    #[arg(long, env = "USER", value_name = "NAME")]
+    pub by: Option<String>,
+    /// How the database is reached.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// On or off.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 pub enum OnOff {
@@ -365,6 +394,8 @@ impl Cli {
                 put(&mut settings, "store", "url", args.database_url.as_ref());
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
+            Command::Maintain(args) => args.store.overrides(&mut settings),
+            Command::Deploy(args) => args.store.overrides(&mut settings),
             Command::Alarms(args) => args.store.overrides(&mut settings),
             Command::Evidence(args) => {
                 args.kafka.overrides(&mut settings);
@@ -373,7 +404,6 @@ impl Cli {
             Command::Acknowledge(args) => args.store.overrides(&mut settings),
             Command::Feedback(args) => args.store.overrides(&mut settings),
             Command::Mutes(args) => args.store.overrides(&mut settings),
-            Command::Maintain(args) => args.store.overrides(&mut settings),
             Command::Model {
                 command: ModelCommand::Show { model, .. },
             } => {

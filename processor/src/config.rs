@@ -21,12 +21,13 @@ use serde_json::{Map, Value, json};
 use crate::{
     decode::{MaskRule, Masker},
     event::TopicPartition,
+    redact::{RedactionConfig, Redactor},
     sink::{
         SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
         results::ResultsConfig, store::StoreConfig,
     },
     source::KafkaConfig,
-    window::{GroupBy, WindowConfig},
+    window::{GroupBy, LATENESS_WINDOWS_MAX, WindowConfig},
 };
 
 /// Name of the configuration file looked for in the working directory.
@@ -46,6 +47,8 @@ pub struct Config {
     pub model: ModelSection,
     /// Masking of variables.
     pub mask: MaskSection,
+    /// Secrets and personal data in text that leaves the process.
+    pub redaction: RedactionConfig,
     /// The database.
     pub store: StoreConfig,
     /// The alarm file.
@@ -66,7 +69,7 @@ pub struct WindowSection {
     /// enough to be told of an incident while it lasts.
     pub length_s: u32,
     /// How far behind the largest event time a record may be, in milliseconds; 2,000 by default:
-    /// producers' batching delays lines by less.
+    /// producers' batching delays lines by less. At most 120 windows.
     pub lateness_ms: u32,
     /// What makes records one stream: `partition` (default) or `service`.
     pub group_by: GroupBy,
@@ -212,15 +215,12 @@ impl Config {
     /// # Errors
     /// Returns every unknown key, wrong type and impossible value.
     pub fn load(file: Option<&Path>, overrides: Value) -> Result<Self, ConfigError> {
-        let file = match file {
-            Some(file) if !file.is_file() => {
-                let file = file.display();
-                let defect = format!("configuration file `{file}` does not exist");
-                return Err(ConfigError(vec![defect]));
-            }
-            Some(file) => Some(file),
-            None => Some(Path::new(FILE_NAME)).filter(|file| file.is_file()),
-        };
+        if let Some(file) = file.filter(|file| !file.is_file()) {
+            let file = file.display();
+            let defect = format!("configuration file `{file}` does not exist");
+            return Err(ConfigError(vec![defect]));
+        }
+        let file = Self::file(file);
         let mut figment = Figment::new();
         if let Some(file) = file {
             figment = figment.merge(Toml::file_exact(file));
@@ -233,14 +233,23 @@ impl Config {
             .merge(parsed)
             .merge(Serialized::globals(literal_settings(env::vars_os())))
             .merge(Serialized::globals(overrides));
-        let config: Self = figment.extract().map_err(|errors| {
+        let mut config: Self = figment.extract().map_err(|errors| {
             let defects = errors
                 .into_iter()
                 .map(|error| in_one_line(&error.to_string()));
             ConfigError(defects.collect())
         })?;
+        let read = config.kafka.properties.read_files();
+        read.map_err(|error| ConfigError::from(error.to_string()))?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the configuration file that is read: the one given, or `logguard.toml` if there is
+    /// one.
+    #[must_use]
+    pub fn file(given: Option<&Path>) -> Option<&Path> {
+        given.or_else(|| Some(Path::new(FILE_NAME)).filter(|file| file.is_file()))
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -248,6 +257,18 @@ impl Config {
         if !(1..=86_400).contains(&self.window.length_s) {
             defects.push(format!(
                 "window.length_s is {}: expected 1 to 86400 seconds",
+                self.window.length_s
+            ));
+        }
+        let WindowConfig {
+            length_ms,
+            lateness_ms,
+            ..
+        } = self.window.window_config();
+        if lateness_ms > length_ms.saturating_mul(LATENESS_WINDOWS_MAX) {
+            defects.push(format!(
+                "window.lateness_ms is {lateness_ms}: expected at most {LATENESS_WINDOWS_MAX} \
+                 windows of {} s, which all stay open so long",
                 self.window.length_s
             ));
         }
@@ -264,6 +285,11 @@ impl Config {
             Masker::new(&self.mask.rules)
                 .err()
                 .map(|error| format!("mask.rules: {error}")),
+        );
+        defects.extend(
+            Redactor::new(&self.redaction)
+                .err()
+                .map(|error| format!("redaction: {error}")),
         );
         defects.extend(self.kafka.validate().err().map(|error| error.to_string()));
         defects.extend(self.store.validate().err().map(|error| error.to_string()));
@@ -297,6 +323,7 @@ impl Config {
                 topic: self.kafka.dead_letter_topic.clone(),
                 late_per_minute_max: self.dead_letters.late_per_minute_max,
             },
+            redaction: self.redaction.clone(),
         }
     }
 

@@ -158,6 +158,17 @@ pub struct LogEvent<'a> {
     pub label: Option<bool>,
 }
 
+/// A version of a service was rolled out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deploy {
+    /// The service.
+    pub service: String,
+    /// The version that runs from then on.
+    pub version: String,
+    /// When.
+    pub at: EventTime,
+}
+
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {

@@ -2,7 +2,7 @@
 //! exit code. Data goes to standard output, everything else to standard error.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
@@ -11,14 +11,16 @@ use logguard::{
     alarms,
     cli::{Cli, Command, ConfigCommand, ModelCommand},
     clock::Clock,
-    config::{Config, LogFormat},
-    evidence, exit, feedback, maintain,
+    config::Config,
+    deploy, evidence, exit, exposure, feedback, log, maintain,
     model::Bundle,
+    redact::{RedactionConfig, Redactor},
     replay, run, train,
 };
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // In a test's build alone: where the process is to stop or die, from `FAILPOINTS`.
+    let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     let cli = Cli::parse();
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,27 +29,42 @@ fn main() -> ExitCode {
             if exit::is_broken_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {}", exit::describe(&error));
+            // Where nobody can be told, the exit code still tells.
+            writeln!(io::stderr(), "error: {}", redacted(&exit::describe(&error))).ok();
             ExitCode::from(exit::code_of(&error))
         }
     }
 }
 
+/// Masks secrets with the built-in rules: the error may be that the configuration has no others.
+fn redacted(text: &str) -> String {
+    match Redactor::new(&RedactionConfig::default()) {
+        Ok(redactor) => redactor.text(text).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
 fn execute(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(cli.config.as_deref(), cli.overrides())?;
-    start_log(&config)?;
+    log::start(&config)?;
+    let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
+    let file = Config::file(cli.config.as_deref());
+    for exposed in exposure::exposures(&config, file, arguments) {
+        tracing::warn!("{exposed}");
+    }
     let stdout = &mut io::stdout().lock();
     match cli.command {
         Command::Run(_) => run::run(&config),
         Command::Train(args) => train::train(&config, &args, stdout),
         Command::Replay(args) => replay::replay(&config, &args, stdout),
         Command::Migrate(args) => run::migrate(&config, &args, stdout),
+        Command::Maintain(args) => maintain::maintain(&config, &args, stdout),
+        Command::Deploy(args) => deploy::deploy(&config, &args, stdout),
         Command::Alarms(args) => alarms::alarms(&config, &args, stdout),
         Command::Evidence(args) => evidence::evidence(&config, &args, stdout),
         Command::Acknowledge(args) => feedback::acknowledge(&config, &args, stdout),
         Command::Feedback(args) => feedback::feedback(&config, &args, &Clock::system(), stdout),
         Command::Mutes(args) => feedback::mutes(&config, &args, &Clock::system(), stdout),
-        Command::Maintain(args) => maintain::maintain(&config, &args, stdout),
         Command::Model {
             command: ModelCommand::Show { json, .. },
         } => show_model(&config, json, stdout),
@@ -58,20 +75,6 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             command: ConfigCommand::Check(_),
         } => Ok(writeln!(stdout, "the configuration is valid")?),
     }
-}
-
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter)
-        .map_err(|error| logguard::config::ConfigError::from(format!("log.filter: {error}")))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }
 
 fn show_model(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()> {

@@ -7,7 +7,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{decode::RejectReason, model::ScoredWindow, sink::SinkMetrics, source::SourceMetrics};
+use crate::{
+    decode::RejectReason,
+    model::ScoredWindow,
+    sink::SinkMetrics,
+    source::{PartitionLabel, SourceMetrics},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -31,9 +36,24 @@ pub struct PipelineMetrics {
     letters_pending: Gauge,
     templates: Gauge,
     template_evictions: Gauge,
+    /// The source's, to be looked at.
+    read_lag: Family<PartitionLabel, Gauge>,
+    template_bytes: Gauge,
+    unseen_texts: Gauge,
+    under_way_bytes: Gauge,
+    acks_waiting: Gauge,
+    open_pairs: Gauge,
+    baselines: Gauge,
 }
 
 impl PipelineMetrics {
+    /// Returns how many records of a partition are not read yet; `None` while that is not known.
+    #[must_use]
+    pub fn read_lag(&self, partition: i32) -> Option<i64> {
+        let label = PartitionLabel { partition };
+        self.read_lag.get(&label).map(|gauge| gauge.get())
+    }
+
     /// Registers every metric.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -78,6 +98,32 @@ impl PipelineMetrics {
                 &self.letters_pending,
             ),
             ("templates", "Templates in the dictionary", &self.templates),
+            (
+                "template_bytes",
+                "Bytes of text in the dictionary",
+                &self.template_bytes,
+            ),
+            (
+                "unseen_texts",
+                "Texts kept of templates that training had not",
+                &self.unseen_texts,
+            ),
+            (
+                "windows_under_way_bytes",
+                "Memory of the windows that sinks hold, about",
+                &self.under_way_bytes,
+            ),
+            (
+                "acks_waiting",
+                "Answers of sinks not yet taken by the consumer",
+                &self.acks_waiting,
+            ),
+            (
+                "open_pairs",
+                "Templates told apart in open windows, by service",
+                &self.open_pairs,
+            ),
+            ("baselines", "Streams with a baseline", &self.baselines),
             (
                 "template_evictions",
                 "Templates forgotten for lack of room",
@@ -128,6 +174,12 @@ impl PipelineMetrics {
         set(&self.windows_pending, gauges.windows_pending);
         set(&self.letters_pending, gauges.letters_pending);
         set(&self.templates, gauges.templates);
+        set(&self.template_bytes, gauges.template_bytes);
+        set(&self.unseen_texts, gauges.unseen_texts);
+        set(&self.under_way_bytes, gauges.under_way_bytes);
+        set(&self.acks_waiting, gauges.acks_waiting);
+        set(&self.open_pairs, gauges.open_pairs);
+        set(&self.baselines, gauges.baselines);
         self.template_evictions
             .set(i64::try_from(gauges.template_evictions).unwrap_or(i64::MAX));
     }
@@ -150,12 +202,24 @@ pub struct Gauges {
     pub letters_pending: usize,
     /// Templates in the dictionary.
     pub templates: usize,
+    /// Bytes of text in the dictionary.
+    pub template_bytes: usize,
+    /// Texts kept of templates that training had not.
+    pub unseen_texts: usize,
+    /// Memory of the windows that sinks hold, about.
+    pub under_way_bytes: usize,
+    /// Answers of sinks not yet taken.
+    pub acks_waiting: usize,
+    /// (service, template) pairs told apart in open windows.
+    pub open_pairs: usize,
+    /// Streams with a baseline.
+    pub baselines: usize,
     /// Templates forgotten for lack of room, since the start.
     pub template_evictions: u64,
 }
 
 /// Every metric of the process. Clones share their values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// The source's.
     pub source: SourceMetrics,
@@ -163,6 +227,21 @@ pub struct Metrics {
     pub pipeline: PipelineMetrics,
     /// The sinks'.
     pub sink: SinkMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let source = SourceMetrics::default();
+        let pipeline = PipelineMetrics {
+            read_lag: source.read_lag.clone(),
+            ..PipelineMetrics::default()
+        };
+        Self {
+            source,
+            pipeline,
+            sink: SinkMetrics::default(),
+        }
+    }
 }
 
 impl Metrics {

@@ -1,7 +1,8 @@
 //! The stages of one partition, in order: the only file that names every one of them.
 //!
 //! ```text
-//! RawRecord ─► decode ─► template ─► window ─► (closed) ─► features + score ─► ScoredWindow
+//! RawRecord ─► decode ─► template ─► window ─► (closed) ─► features + score ─► redact ─► ScoredWindow
+//!                 ├────────► Deployed (service, version)
 //!                 └────────► Rejected ◄── late, future
 //! ```
 //!
@@ -12,13 +13,17 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use crate::{
     decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
-    event::{EventTime, LogEvent, TopicPartition},
+    event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, Mutes, ScoredWindow},
+    redact::{RedactError, RedactionConfig, Redactor},
     source::RawRecord,
-    window::{ClosedWindow, FinalBy, Placement, Recovered, WindowConfig, Windower},
+    window::{
+        ClosedWindow, FinalBy, Placement, Recovered, SAMPLE_BYTES_MAX, WindowConfig, Windower,
+    },
 };
 
-/// Most templates remembered by text; a service has hundreds. About 100 MB at worst.
+/// Most templates remembered by text; a service has hundreds. Their texts are bounded
+/// by [`DICTIONARY_BYTES_MAX`](decode::DICTIONARY_BYTES_MAX).
 #[allow(clippy::expect_used, reason = "not zero")]
 pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
     NonZeroUsize::new(200_000).expect("200,000 is not zero");
@@ -42,6 +47,15 @@ pub enum Step<W> {
     },
     /// A window closed. Those of one slot follow each other.
     Closed(W),
+    /// The record told of a deploy; it may count as a line all the same.
+    Deployed {
+        /// Offset of the record.
+        offset: i64,
+        /// What was rolled out.
+        deploy: Deploy,
+        /// Largest event time of the records before it.
+        max_event_time_before: Option<EventTime>,
+    },
     /// The record was not counted.
     Rejected {
         /// Offset of the record.
@@ -67,6 +81,15 @@ impl<W> Step<W> {
                 max_event_time_before,
             },
             Self::Closed(window) => Step::Closed(turn(window)),
+            Self::Deployed {
+                offset,
+                deploy,
+                max_event_time_before,
+            } => Step::Deployed {
+                offset,
+                deploy,
+                max_event_time_before,
+            },
             Self::Rejected {
                 offset,
                 rejected,
@@ -110,9 +133,12 @@ impl Intake {
         record: RawRecord<'_>,
         steps: &mut Vec<Step<ClosedWindow>>,
     ) {
-        match decode::decode(record.payload, record.record_time) {
-            Ok(event) => match refuse_future(&event, record.record_time) {
-                None => self.event(dictionary, &event, record.offset, steps),
+        match decode::decode_record(record.payload, record.record_time) {
+            Ok(decoded) => match refuse_future(&decoded.event, record.record_time) {
+                None => {
+                    self.deployed(record.offset, decoded.deploy, steps);
+                    self.event(dictionary, &decoded.event, record.offset, steps);
+                }
                 Some(rejected) => self.reject(record.offset, rejected, steps),
             },
             Err(rejected) => self.reject(record.offset, rejected, steps),
@@ -156,6 +182,15 @@ impl Intake {
         self.close(FinalBy::Watermark, steps);
     }
 
+    /// Passes on what a record tells of a deploy, late or not: it happened all the same.
+    fn deployed(&self, offset: i64, deploy: Option<Deploy>, steps: &mut Vec<Step<ClosedWindow>>) {
+        steps.extend(deploy.map(|deploy| Step::Deployed {
+            offset,
+            deploy,
+            max_event_time_before: self.windower.max_event_time(),
+        }));
+    }
+
     /// Takes a record that could not be decoded.
     pub fn reject(&mut self, offset: i64, rejected: Rejected, steps: &mut Vec<Step<ClosedWindow>>) {
         let max_event_time_before = self.windower.max_event_time();
@@ -172,11 +207,11 @@ impl Intake {
         steps.extend(self.closed.drain(..).map(Step::Closed));
     }
 
-    /// Moves the watermark by the clock, for a partition that has fallen idle, and closes what it
-    /// passes.
+    /// Moves the watermark by the clock, for a partition that has fallen idle, and closes what that
+    /// passes (and not what records have passed since).
     pub fn close_idle(&mut self, max_event_time: EventTime, steps: &mut Vec<Step<ClosedWindow>>) {
-        self.windower.advance(max_event_time);
-        self.close(FinalBy::Idle, steps);
+        self.windower.close_idle(max_event_time, &mut self.closed);
+        steps.extend(self.closed.drain(..).map(Step::Closed));
     }
 
     /// Closes everything: the input has ended.
@@ -199,20 +234,49 @@ fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option
 pub struct Shared {
     dictionary: TemplateDictionary,
     detector: Detector,
+    redactor: Arc<Redactor>,
+}
+
+/// The shared part cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedError {
+    /// A mask of the model does not compile.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// A redaction rule cannot be used.
+    #[error(transparent)]
+    Redact(#[from] RedactError),
 }
 
 impl Shared {
-    /// Returns the shared part for `detector`, with the masks its model was trained with.
+    /// Returns the shared part for `detector`, with the masks its model was trained with and the
+    /// built-in redaction rules.
     ///
     /// # Errors
     /// Returns an error if a mask does not compile.
-    pub fn new(detector: Detector) -> Result<Self, MaskError> {
+    pub fn new(detector: Detector) -> Result<Self, SharedError> {
+        let redactor = Redactor::new(&RedactionConfig::default())?;
+        Self::redacting(detector, Arc::new(redactor))
+    }
+
+    /// Returns the same with other redaction rules.
+    ///
+    /// # Errors
+    /// Returns an error if a mask does not compile.
+    pub fn redacting(detector: Detector, redactor: Arc<Redactor>) -> Result<Self, SharedError> {
         let masker = Masker::new(detector.bundle().masks())?;
         let dictionary = TemplateDictionary::new(masker, DICTIONARY_TEMPLATES_MAX);
         Ok(Self {
-            dictionary,
+            dictionary: dictionary.redacting(Arc::clone(&redactor)),
             detector,
+            redactor,
         })
+    }
+
+    /// Returns what masks secrets in text that leaves.
+    #[must_use]
+    pub fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
     }
 
     /// Returns the template dictionary, to look at.
@@ -230,6 +294,12 @@ impl Shared {
     #[must_use]
     pub fn mutes(&self) -> &Mutes {
         self.detector.mutes()
+    }
+
+    /// Returns how many texts of unseen templates are kept.
+    #[must_use]
+    pub fn unseen_texts(&self) -> usize {
+        self.detector.unseen_texts()
     }
 
     /// Returns the checksum of the model.
@@ -267,6 +337,12 @@ impl PartitionPipeline {
     #[must_use]
     pub fn windower(&self) -> &Windower {
         self.intake.windower()
+    }
+
+    /// Returns how many streams have a baseline.
+    #[must_use]
+    pub fn baselines_count(&self) -> usize {
+        self.baselines.len()
     }
 
     /// Takes one record as it came.
@@ -322,15 +398,13 @@ impl PartitionPipeline {
     pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
         let mut baselines = self.baselines.clone();
         let rows = self.intake.windower().open_rows().into_iter();
-        rows.map(|window| score_window(&mut baselines, &mut shared.detector, window))
+        rows.map(|window| score_window(&mut baselines, shared, window))
             .collect()
     }
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
         for step in self.steps.drain(..) {
-            steps.push(
-                step.map(|window| score_window(&mut self.baselines, &mut shared.detector, window)),
-            );
+            steps.push(step.map(|window| score_window(&mut self.baselines, shared, window)));
         }
         let windower = self.intake.windower();
         if self.baselines.len() > 2 * windower.stream_count() + BASELINES_SPARE {
@@ -342,12 +416,28 @@ impl PartitionPipeline {
 
 fn score_window(
     baselines: &mut HashMap<Option<Arc<str>>, Baseline>,
-    detector: &mut Detector,
-    window: ClosedWindow,
+    shared: &mut Shared,
+    mut window: ClosedWindow,
 ) -> ScoredWindow {
     let baseline = baselines.entry(window.stream.service.clone()).or_default();
     if window.first {
         *baseline = Baseline::default();
     }
-    detector.score(window, baseline)
+    redact_samples(&shared.redactor, &mut window);
+    shared.detector.score(window, baseline)
+}
+
+/// Makes the samples fit to be shown. Templates are so already, see [`TemplateDictionary`].
+fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
+    let shown = |sample: &str| -> Box<str> {
+        let shown = redactor.text(sample);
+        let end = shown.floor_char_boundary(SAMPLE_BYTES_MAX);
+        shown.split_at(end).0.into()
+    };
+    let samples = window.content.samples.iter();
+    let samples: Vec<_> = samples.map(|sample| shown(sample)).collect();
+    // An open window shares its content with the windower: copied only if need be.
+    if samples != window.content.samples {
+        Arc::make_mut(&mut window.content).samples = samples;
+    }
 }

@@ -19,9 +19,6 @@ use crate::{
     },
 };
 
-/// How long a partition waits, paused, for a store that does not answer. After that alarms matter
-/// more than baselines.
-pub const WAIT_PAUSED: Duration = Duration::from_secs(60);
 /// First and longest pause between two attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Answers under way at most: two per partition assigned, far above any real assignment.
@@ -50,7 +47,7 @@ pub enum Known {
         /// What is muted, read after the claim: no window of the partition is judged with less.
         mutes: Arc<Mutes>,
     },
-    /// The store has not answered for [`WAIT_PAUSED`]; it is still being asked.
+    /// The store has not answered for its `claim_patience`; it is still being asked.
     Unreachable,
 }
 
@@ -145,7 +142,7 @@ impl RecoveryDesk {
     }
 }
 
-/// Claims until it succeeds; calls `unreachable` once if that takes longer than [`WAIT_PAUSED`].
+/// Claims until it succeeds; calls `unreachable` once if that takes longer than its patience.
 async fn claim(
     store: &Store,
     partition: &TopicPartition,
@@ -166,7 +163,7 @@ async fn claim(
                 tracing::warn!(%partition, %error, "partition waits for the store");
             }
         }
-        if !told && started.elapsed() >= WAIT_PAUSED {
+        if !told && started.elapsed() >= store.claim_patience() {
             told = true;
             unreachable();
         }

@@ -33,6 +33,7 @@ use crate::{
     mutes,
     pipeline::{PartitionPipeline, Shared, Step},
     progress::CountBar,
+    redact::Redactor,
     sink::results::result_message,
     source::{TopicEvent, TopicReader, file::ReadOptions},
     window::{GroupBy, Recovered},
@@ -135,7 +136,7 @@ impl<'a> Replay<'a> {
         let mut counted = true;
         for step in self.steps.drain(..) {
             match step {
-                Step::Opened { .. } => {}
+                Step::Opened { .. } | Step::Deployed { .. } => {}
                 Step::Rejected { rejected, .. } => {
                     counted = false;
                     match rejected.reason {
@@ -239,7 +240,7 @@ impl Write for ResultsFile {
 /// Returns the caches and the scorer for a topic of `partitions` partitions.
 ///
 /// # Errors
-/// Returns an error if the bundle's masks cannot be used.
+/// Returns an error if the bundle's masks or the redaction rules cannot be used.
 pub(crate) fn shared(
     config: &Config,
     bundle: Arc<Bundle>,
@@ -256,7 +257,8 @@ pub(crate) fn shared(
         "the budget is shared by the streams"
     );
     let detector = Detector::new(bundle, alarms_per_day, streams);
-    Ok(Shared::new(detector)?)
+    let redactor = Redactor::new(&config.redaction)?;
+    Ok(Shared::redacting(detector, Arc::new(redactor))?)
 }
 
 /// Refuses a model made for windows of another length: its counts would mean something else.

@@ -3,7 +3,12 @@
 //! A [`Secret`] never appears in `Debug` output, in a serialised configuration or in an error; the
 //! only way to its text is [`Secret::expose`].
 
-use std::fmt;
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -12,6 +17,9 @@ use serde::{
 
 /// What is shown in place of a secret.
 pub const REDACTED: &str = "[redacted]";
+
+/// Longest secret read from a file, in bytes: a private key with its certificates is shorter.
+const SECRET_BYTES_MAX: u64 = 256 * 1024;
 
 /// A text that is never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -22,6 +30,22 @@ impl Secret {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// Returns what is in a file (a mounted secret), less the line ends after it.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no text, or is far longer than any secret.
+    pub fn from_file(path: &Path) -> io::Result<Self> {
+        let mut text = String::new();
+        let read = File::open(path)?
+            .take(SECRET_BYTES_MAX + 1)
+            .read_to_string(&mut text)?;
+        if read as u64 > SECRET_BYTES_MAX {
+            let reason = format!("it has more than {SECRET_BYTES_MAX} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok(Self::new(text.trim_end_matches(['\r', '\n'])))
     }
 
     /// Returns the text, for handing it to what needs it and nothing else.
@@ -96,6 +120,16 @@ mod tests {
         assert_eq!(secret.expose(), "hunter2");
         let shown = format!("{secret:?} {}", serde_json::to_string(&secret).unwrap());
         assert_eq!(shown, r#"[redacted] "[redacted]""#);
+    }
+
+    #[test]
+    fn a_file_gives_its_text_without_the_line_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, " pass word \r\n").unwrap();
+        assert_eq!(Secret::from_file(&path).unwrap().expose(), " pass word ");
+        std::fs::write(&path, vec![b'x'; 300_000]).unwrap();
+        assert!(Secret::from_file(&path).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag,
     iterator::Signals,
 };
@@ -38,6 +38,9 @@ impl Shutdown {
             flag::register_conditional_shutdown(signal, SECOND_SIGNAL_EXIT, Arc::clone(&stopping))?;
             flag::register(signal, Arc::clone(&stopping))?;
         }
+        // A file that has reached the limit on its size is an error of the write, as a full disk is,
+        // and no reason to die; its flag is never read.
+        flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let (stop_sender, stop) = watch::channel(false);
         let (reopen_sender, reopen) = watch::channel(0);

@@ -10,7 +10,10 @@
 
 mod judgements;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -19,11 +22,12 @@ use self::judgements::{FeedbackUsed, Judgements};
 use crate::{
     cli::TrainArgs,
     config::Config,
-    decode::{Masker, TemplateDictionary},
+    decode::{MaskRule, Masker, TemplateDictionary},
     files::{parse_time, read_events},
     model::{Bundle, BundleSummary, Trainer},
     pipeline::{DICTIONARY_TEMPLATES_MAX, Intake, Step},
     progress::CountBar,
+    redact::Redactor,
     source::file::ReadOptions,
     window::{ClosedWindow, Recovered},
 };
@@ -77,8 +81,10 @@ struct Report {
 
 fn learn(config: &Config, args: &TrainArgs, judgements: &mut Judgements) -> anyhow::Result<Bundle> {
     let until = args.until.as_deref().map(parse_time).transpose()?;
-    let rules = [config.mask.rules.clone(), Masker::default_rules()].concat();
-    let mut dictionary = TemplateDictionary::new(Masker::new(&rules)?, DICTIONARY_TEMPLATES_MAX);
+    let redactor = Arc::new(Redactor::new(&config.redaction)?);
+    let rules = mask_rules(config, &redactor);
+    let dictionary = TemplateDictionary::new(Masker::new(&rules)?, DICTIONARY_TEMPLATES_MAX);
+    let mut dictionary = dictionary.redacting(redactor);
     let window = config.window.window_config();
     let mut intake = Intake::new(window, config.file_partition(), Recovered::default());
     let mut trainer = Trainer::new(&rules, window.length_ms)?;
@@ -105,6 +111,20 @@ fn learn(config: &Config, args: &TrainArgs, judgements: &mut Judgements) -> anyh
         bar.set(progress.windows);
     })?;
     Ok(bundle)
+}
+
+/// Returns the masks to train with: the user's, then those that take secrets for the variables
+/// they are, then the usual ones. The bundle carries them from here.
+fn mask_rules(config: &Config, redactor: &Redactor) -> Vec<MaskRule> {
+    let secrets = redactor.masks().iter().map(|(name, pattern)| MaskRule {
+        name: name.clone(),
+        pattern: pattern.clone(),
+    });
+    let users = config.mask.rules.iter().cloned();
+    users
+        .chain(secrets)
+        .chain(Masker::default_rules())
+        .collect()
 }
 
 /// Writes what a model learnt, for a person.
@@ -151,5 +171,83 @@ fn add_closed(
         if let Step::Closed(window) = step {
             judgements.add(trainer, &window);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::RedactionConfig;
+
+    /// Masks texts as training does.
+    fn masker() -> Masker {
+        let redactor = Redactor::new(&RedactionConfig::default()).unwrap();
+        Masker::new(&mask_rules(&Config::default(), &redactor)).unwrap()
+    }
+
+    #[test]
+    fn templates_hold_no_secrets_and_do_not_change_with_them() {
+        let pairs = [
+            (
+                "login password=hunter2 ok",
+                "login password=Tr0ub4dor&3x/y ok",
+            ),
+            (
+                "at /login/password=hunter2 x",
+                "at /login/password=correcthorse x",
+            ),
+            (r#"cfg {"token":abc1def} x"#, r#"cfg {"token":q9} x"#),
+            (
+                r#"say "hi password="hunter2" x"#,
+                r#"say "hi password="correct horse" x"#,
+            ),
+            (
+                r#"b {\"user\":\"ann\",\"password\":\"hunter2\"} x"#,
+                r#"b {\"user\":\"bob\",\"password\":\"a b\"} x"#,
+            ),
+            (
+                "to postgres://u:p)w@h.example/d x",
+                "to postgres://u:q@h.example/d x",
+            ),
+            (
+                "Authorization: Bearer abc-1 x",
+                "Authorization: Bearer zyx.9-w_1 x",
+            ),
+            ("key AKIAIOSFODNN7EXAMPLE x", "key AKIAI44QH8DHBEXAMPLE x"),
+            (
+                "t eyJhbGciOiJIUzI1NiJ9.eyJhIn0.c2ln x",
+                "t eyJhbGciOiJIUzI1NiJ9.eyJiIn0.eHl6 x",
+            ),
+            (
+                "paid GB29NWBK60161331926819 x",
+                "paid GB94BARC10201530093459 x",
+            ),
+            (
+                "mail ann@example.com card 4111111111111111",
+                "mail b@example.org card 5500000000000004",
+            ),
+            (
+                "k -----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY----- x",
+                "k -----BEGIN PRIVATE KEY-----\nMIJA\nq\n-----END PRIVATE KEY----- x",
+            ),
+        ];
+        let secrets = [
+            "hunter2", "abc1def", "p)w", "abc-1", "AKIA", "eyJ", "NWBK", "ann", "MII",
+        ];
+        let masker = masker();
+        let template = |text: &str| {
+            let mut out = String::new();
+            masker.mask_into(text, &mut out);
+            out
+        };
+        for (one, other) in pairs {
+            let masked = template(one);
+            assert_eq!(masked, template(other), "{one}");
+            for secret in secrets {
+                assert!(!masked.contains(secret), "{one}: {masked}");
+            }
+        }
+        let plain = "payment-service can't reach user-service: invalid token: expired";
+        assert_eq!(template(plain), plain);
     }
 }

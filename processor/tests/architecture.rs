@@ -9,24 +9,30 @@ use std::{
 };
 
 /// For each stage the modules of this crate that it may import, itself included.
-const MAY_IMPORT: [(&str, &[&str]); 7] = [
+const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("event.rs", &[]),
-    ("decode", &["decode", "event"]),
+    ("redact", &["redact"]),
+    ("decode", &["decode", "event", "redact"]),
     ("window", &["window", "decode", "event"]),
     ("features", &["features", "window", "decode", "event"]),
     ("model", &["model", "features", "window", "decode", "event"]),
-    ("source", &["source", "decode", "event", "metrics"]),
+    (
+        "source",
+        &["source", "decode", "event", "metrics", "secret"],
+    ),
     (
         "sink",
         &[
             "sink", "model", "features", "window", "decode", "event", "clock", "secret", "metrics",
+            "redact",
         ],
     ),
 ];
 
 /// The stages whose outcome may depend on their input only.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "event.rs",
+    "redact",
     "decode",
     "window",
     "features",

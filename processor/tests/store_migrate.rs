@@ -20,7 +20,7 @@ fn store_config(database: &TestDatabase) -> StoreConfig {
     }
 }
 
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 13] = [
     "V1__anomaly_results",
     "V2__owner",
     "V3__log_events",
@@ -31,7 +31,12 @@ const MIGRATIONS: [&str; 10] = [
     "V8__models",
     "V9__deploys",
     "V10__anomaly_summary_daily",
+    "V11__pipeline_health",
+    "V12__view_indices",
+    "V13__views",
 ];
+/// The newest of them.
+const VERSION: i32 = 13;
 
 async fn run(database: &TestDatabase) -> Result<MigrateReport, StoreError> {
     migrate(&store_config(database), MigrateOptions::default()).await
@@ -50,10 +55,10 @@ async fn an_empty_database_gets_the_schema_and_a_second_run_nothing() {
     };
     let first = run(&database).await.unwrap();
     assert_eq!(plain(&first), MIGRATIONS);
-    assert_eq!(first.version, 10);
+    assert_eq!(first.version, VERSION);
     let second = run(&database).await.unwrap();
     assert_eq!(second.applied, Vec::<String>::new());
-    assert_eq!(second.version, 10);
+    assert_eq!(second.version, VERSION);
     check(&store_config(&database)).await.unwrap();
 }
 
@@ -168,7 +173,7 @@ async fn a_newer_schema_is_left_alone_and_will_do_for_running() {
             error,
             StoreError::SchemaNewer {
                 found: 99,
-                known: 10,
+                known: VERSION,
                 ..
             }
         ),

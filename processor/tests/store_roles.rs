@@ -16,13 +16,13 @@ use logguard::{
         store::StoreConfig,
     },
 };
-use sinks::{Harness, store_config};
+use sinks::{Harness, KEEP_ROWS, store_config};
 use tokio_postgres::Client;
 use windows::{Spec, job, partition};
 
-const WITH_ROLES: fn() -> MigrateOptions = || MigrateOptions {
+const WITH_ROLES: MigrateOptions = MigrateOptions {
     roles: true,
-    ..MigrateOptions::default()
+    ..KEEP_ROWS
 };
 
 /// A login role that is dropped with what it was granted.
@@ -79,9 +79,9 @@ async fn denied(client: &Client, sql: &str) {
 async fn migrated() -> Option<TestDatabase> {
     let database = fresh_database().await?;
     let config = store_config(&database);
-    migrate(&config, WITH_ROLES()).await.unwrap();
+    migrate(&config, WITH_ROLES).await.unwrap();
     // Again: everything is there.
-    migrate(&config, WITH_ROLES()).await.unwrap();
+    migrate(&config, WITH_ROLES).await.unwrap();
     Some(database)
 }
 

@@ -14,20 +14,19 @@ use logguard::{
     model::Baseline,
     sink::{
         Ack, SinkLabel, SinksConfig,
-        migrate::{MigrateOptions, migrate},
-        store::{Claim, StoreConfig},
+        migrate::migrate,
+        store::{Claim, Store, StoreConfig},
     },
     window::{FinalBy, StreamProgress},
 };
-use sinks::{Harness, store_config, until};
+use sinks::{Harness, KEEP_ROWS, store_config, until};
 use tokio_postgres::Client;
 use windows::{Spec, job, partition, window_start};
 
 /// A database with the schema in it, and running sinks.
 async fn migrated() -> Option<(TestDatabase, Client, Harness)> {
     let database = fresh_database().await?;
-    let options = MigrateOptions::default();
-    migrate(&store_config(&database), options).await.unwrap();
+    migrate(&store_config(&database), KEEP_ROWS).await.unwrap();
     let client = database.client().await;
     let harness = Harness::start(Some(&database));
     Some((database, client, harness))
@@ -425,6 +424,21 @@ async fn a_claim_reads_where_the_streams_stand() {
 }
 
 #[tokio::test]
+async fn another_group_on_the_same_topic_is_seen() {
+    let Some((database, _client, harness)) = migrated().await else {
+        return;
+    };
+    let spec = Spec::default();
+    claim(&harness, &spec, None).await;
+    let other = Store::new(&store_config(&database), "other").unwrap();
+    let groups = other.other_groups(spec.topic).await.unwrap();
+    assert_eq!(groups, ["group"]);
+    assert!(other.other_groups("elsewhere").await.unwrap().is_empty());
+    let ours = harness.store.as_ref().unwrap();
+    assert!(ours.other_groups(spec.topic).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn the_hourly_summary_counts_final_windows() {
     let Some((_database, client, mut harness)) = migrated().await else {
         return;
@@ -589,8 +603,7 @@ async fn a_full_queue_hands_windows_back_whole() {
     let Some(database) = fresh_database().await else {
         return;
     };
-    let options = MigrateOptions::default();
-    migrate(&store_config(&database), options).await.unwrap();
+    migrate(&store_config(&database), KEEP_ROWS).await.unwrap();
     let config = SinksConfig {
         store: StoreConfig {
             buffer_rows_max: 3,

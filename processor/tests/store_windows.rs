@@ -12,23 +12,18 @@ use common::{TestDatabase, fresh_database};
 use logguard::{
     event::Level,
     features::COLUMNS,
-    sink::{
-        WindowJob, alarm_id,
-        migrate::{MigrateOptions, migrate},
-        store::TEMPLATES_LISTED_MAX,
-    },
+    sink::{WindowJob, alarm_id, migrate::migrate, store::TEMPLATES_LISTED_MAX},
     window::FinalBy,
 };
 use serde_json::{Value, json};
-use sinks::{Harness, store_config, until};
+use sinks::{Harness, KEEP_ROWS, store_config, until};
 use tokio_postgres::Client;
 use windows::{Spec, job, partition};
 
 /// A database with the schema in it, running sinks, and the fence of partition 0.
 async fn claimed() -> Option<(TestDatabase, Client, Harness)> {
     let database = fresh_database().await?;
-    let options = MigrateOptions::default();
-    migrate(&store_config(&database), options).await.unwrap();
+    migrate(&store_config(&database), KEEP_ROWS).await.unwrap();
     let client = database.client().await;
     let harness = Harness::start(Some(&database));
     claim(&harness).await;

@@ -10,9 +10,10 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
 };
+use serde_json::value::RawValue;
 
 use super::{RejectReason, Rejected};
-use crate::event::{EventTime, Level, LogEvent};
+use crate::event::{Deploy, EventTime, Level, LogEvent};
 
 /// Longest payload decoded, in bytes. Brokers refuse more by default; a line that long is a dump,
 /// not a log line.
@@ -33,6 +34,20 @@ struct EventJson<'a> {
     message: Option<Scalar<'a>>,
     #[serde(borrow, default)]
     is_anomaly: Option<Scalar<'a>>,
+    /// Raw, since other programs may mean something of any shape by these two names.
+    #[serde(borrow, default)]
+    event: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    version: Option<&'a RawValue>,
+}
+
+/// A record decoded: a line, and what else it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// The line, which counts like any other.
+    pub event: LogEvent<'a>,
+    /// The deploy that a line with `"event":"deploy"`, a service and a version tells of.
+    pub deploy: Option<Deploy>,
 }
 
 /// Returns the event in `payload`; `record_time` stands in for a missing timestamp.
@@ -43,6 +58,17 @@ pub fn decode(
     payload: Option<&[u8]>,
     record_time: Option<EventTime>,
 ) -> Result<LogEvent<'_>, Rejected> {
+    decode_record(payload, record_time).map(|decoded| decoded.event)
+}
+
+/// Returns all that `payload` tells; `record_time` stands in for a missing timestamp.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_record(
+    payload: Option<&[u8]>,
+    record_time: Option<EventTime>,
+) -> Result<Decoded<'_>, Rejected> {
     let payload = payload.ok_or_else(|| reject(RejectReason::Tombstone, ""))?;
     if payload.len() > PAYLOAD_BYTES_MAX {
         let detail = format!(
@@ -51,14 +77,14 @@ pub fn decode(
         );
         return Err(reject(RejectReason::TooLarge, detail));
     }
-    let event: EventJson<'_> =
-        serde_json::from_slice(payload).map_err(|error| match std::str::from_utf8(payload) {
-            Err(utf8) => reject(RejectReason::NotUtf8, utf8.to_string()),
-            Ok(_) => reject(RejectReason::NotJson, error.to_string()),
-        })?;
+    let event = event_json(payload).map_err(|error| match std::str::from_utf8(payload) {
+        Err(utf8) => reject(RejectReason::NotUtf8, utf8.to_string()),
+        Ok(_) => reject(RejectReason::NotJson, error.to_string()),
+    })?;
     let message = event.message.and_then(Scalar::into_text);
     let message = message.ok_or_else(|| reject(RejectReason::NoMessage, ""))?;
-    Ok(LogEvent {
+    let (kind, version) = (event.event, event.version);
+    let event = LogEvent {
         time: event_time(event.timestamp, record_time)?,
         level: level(event.level),
         service: event
@@ -68,7 +94,39 @@ pub fn decode(
             .unwrap_or_default(),
         message,
         label: event.is_anomaly.and_then(label),
+    };
+    Ok(Decoded {
+        deploy: deploy(&event, kind, version),
+        event,
     })
+}
+
+/// The deploy that a line tells of. One without a service or a version is a line and no more.
+fn deploy(
+    event: &LogEvent<'_>,
+    kind: Option<&RawValue>,
+    version: Option<&RawValue>,
+) -> Option<Deploy> {
+    if kind?.get() != r#""deploy""# {
+        return None;
+    }
+    let version = serde_json::from_str::<Scalar<'_>>(version?.get()).ok()?;
+    // A version stands in a row key as a service's name does: as short, and without NUL.
+    let version = service_name(version.into_text()?);
+    let named = !event.service.is_empty() && !version.is_empty();
+    named.then(|| Deploy {
+        service: event.service.clone().into_owned(),
+        version: version.into_owned(),
+        at: event.time,
+    })
+}
+
+fn event_json(payload: &[u8]) -> serde_json::Result<EventJson<'_>> {
+    // Serde would take an array for a structure, its items for the fields in their order.
+    if payload.trim_ascii_start().first() == Some(&b'[') {
+        return Err(de::Error::custom("an array, expected an object"));
+    }
+    serde_json::from_slice(payload)
 }
 
 fn reject(reason: RejectReason, detail: impl Into<String>) -> Rejected {
@@ -348,6 +406,11 @@ mod tests {
             RejectReason::Tombstone
         );
         assert_eq!(reason(b"plain text"), RejectReason::NotJson);
+        assert_eq!(reason(b" []"), RejectReason::NotJson);
+        assert_eq!(
+            reason(br#"[1766619857636,"ERROR","auth","fields without names",0]"#),
+            RejectReason::NotJson
+        );
         assert_eq!(
             reason(b"{\"message\":\"\xff\",\"timestamp\":1}"),
             RejectReason::NotUtf8
@@ -374,6 +437,39 @@ mod tests {
             "[".repeat(500_000)
         );
         assert_eq!(reason(bomb.as_bytes()), RejectReason::NotJson);
+    }
+
+    #[test]
+    fn a_line_that_says_so_tells_of_a_deploy() {
+        let deploy = |fields: &str| {
+            let payload = format!(r#"{{"timestamp":5,"message":"m",{fields}}}"#);
+            let decoded = decode_record(Some(payload.as_bytes()), None).unwrap();
+            assert_eq!(decoded.event.message, "m", "it counts as a line");
+            decoded.deploy.map(|it| (it.service, it.version, it.at))
+        };
+        let at = EventTime::from_millis(5_000).unwrap();
+        let told = |version: &str| Some(("auth".to_owned(), version.to_owned(), at));
+        assert_eq!(
+            deploy(r#""event":"deploy","service":"auth","version":"1.4.0""#),
+            told("1.4.0")
+        );
+        assert_eq!(
+            deploy(r#""version":17,"service":"auth","event":"deploy""#),
+            told("17")
+        );
+        for fields in [
+            r#""service":"auth","version":"1.4.0""#,
+            r#""event":"login","service":"auth","version":"1""#,
+            r#""event":"deploy","version":"1.4.0""#,
+            r#""event":"deploy","service":"auth""#,
+            r#""event":"deploy","service":"auth","version":null"#,
+            r#""event":"deploy","service":"auth","version":"""#,
+            r#""event":"deploy","service":"auth","version":{"major":1}"#,
+            r#""event":{"deploy":[1]},"service":"auth","version":["1"]"#,
+            r#""event":null,"service":"auth","version":"1""#,
+        ] {
+            assert_eq!(deploy(fields), None, "{fields}");
+        }
     }
 
     #[test]

@@ -12,11 +12,11 @@ mod mask;
 mod template;
 
 pub use json::{
-    PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, from_epoch, parse_label, parse_timestamp,
-    service_name,
+    Decoded, PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, decode_record, from_epoch, parse_label,
+    parse_timestamp, service_name,
 };
 pub use mask::{MaskError, MaskRule, Masker};
-pub use template::{TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
+pub use template::{DICTIONARY_BYTES_MAX, TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
 
 /// Why a record was not scored. The names are stable: dead letters and metrics carry them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

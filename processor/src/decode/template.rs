@@ -3,13 +3,17 @@
 //! A template's identity is a hash of its masked text, so it is the same in every replica and
 //! after every restart. The dictionary is a bounded cache: forgetting an entry costs time, never
 //! a result.
+//!
+//! A template's text is redacted when it is made, once per distinct template: what is shown,
+//! stored or learnt of it holds no secrets, whatever masks the model was trained with.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Masker;
+use crate::redact::Redactor;
 
 /// Longest part of a message that is masked, in bytes: stack traces are told apart by their tops.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -17,12 +21,15 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// fill the dictionary.
 pub const TEMPLATE_BYTES_MAX: usize = 2048;
 
+/// Most bytes of masked text a dictionary keeps: endless lines push others out, not the machine.
+pub const DICTIONARY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// What a message is once its variables are masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// XXH3 of the masked text: the identity.
     pub hash: u64,
-    /// The masked text.
+    /// The masked text, redacted.
     pub text: Box<str>,
 }
 
@@ -41,8 +48,11 @@ impl Template {
 #[derive(Debug)]
 pub struct TemplateDictionary {
     masker: Masker,
+    redactor: Option<Arc<Redactor>>,
     templates: LruCache<u64, Arc<Template>>,
     masked: String,
+    /// Bytes of the texts held.
+    bytes: usize,
     evictions: u64,
 }
 
@@ -52,9 +62,20 @@ impl TemplateDictionary {
     pub fn new(masker: Masker, capacity: NonZeroUsize) -> Self {
         Self {
             masker,
+            redactor: None,
             templates: LruCache::new(capacity),
             masked: String::new(),
+            bytes: 0,
             evictions: 0,
+        }
+    }
+
+    /// Returns the dictionary with the texts of its templates redacted.
+    #[must_use]
+    pub fn redacting(self, redactor: Arc<Redactor>) -> Self {
+        Self {
+            redactor: Some(redactor),
+            ..self
         }
     }
 
@@ -64,19 +85,34 @@ impl TemplateDictionary {
         let (head, _) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         self.masker.mask_into(head, &mut self.masked);
         // Cut after masking: before it, the length of a variable would decide what is cut off.
-        let end = self.masked.floor_char_boundary(TEMPLATE_BYTES_MAX);
-        self.masked.truncate(end);
-        let hash = xxh3_64(self.masked.as_bytes());
-        if !self.templates.contains(&hash) && self.templates.len() == self.templates.cap().get() {
+        let hash = xxh3_64(cut(&self.masked).as_bytes());
+        if !self.templates.contains(&hash) {
+            self.make_room();
+        }
+        self.templates.get_or_insert(hash, || {
+            let text = kept_text(&self.masked, self.redactor.as_deref());
+            self.bytes += text.len();
+            Arc::new(Template { hash, text })
+        })
+    }
+
+    /// Forgets the templates least recently used until there is room for one more of any length.
+    fn make_room(&mut self) {
+        while self.templates.len() == self.templates.cap().get()
+            || self.bytes + TEMPLATE_BYTES_MAX > DICTIONARY_BYTES_MAX
+        {
+            let Some((_, forgotten)) = self.templates.pop_lru() else {
+                return;
+            };
+            self.bytes -= forgotten.text.len();
             self.evictions += 1;
         }
-        let masked = &self.masked;
-        self.templates.get_or_insert(hash, || {
-            Arc::new(Template {
-                hash,
-                text: masked.as_str().into(),
-            })
-        })
+    }
+
+    /// Returns how many bytes of text are held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns how many templates are held.
@@ -98,9 +134,41 @@ impl TemplateDictionary {
     }
 }
 
+/// Returns what is kept of a masked text. Redacted before it is cut: half a secret may not look like one.
+fn kept_text(masked: &str, redactor: Option<&Redactor>) -> Box<str> {
+    match redactor.map(|redactor| redactor.text(masked)) {
+        Some(Cow::Owned(redacted)) => cut(&redacted).into(),
+        _ => cut(masked).into(),
+    }
+}
+
+fn cut(masked: &str) -> &str {
+    let end = masked.floor_char_boundary(TEMPLATE_BYTES_MAX);
+    masked.split_at(end).0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redact::RedactionConfig;
+
+    #[test]
+    fn what_the_masks_of_an_old_model_leave_is_redacted_without_a_new_identity() {
+        let masks = Masker::default_rules();
+        let dictionary =
+            || TemplateDictionary::new(Masker::new(&masks).unwrap(), NonZeroUsize::MIN);
+        let redactor = Redactor::new(&RedactionConfig::default()).unwrap();
+        let mut redacting = dictionary().redacting(Arc::new(redactor));
+        let message = "login 17 password=hunter2";
+        let shown = Arc::clone(redacting.resolve(message));
+        assert_eq!(&*shown.text, "login <num> password=<password>");
+        assert_eq!(shown.hash, dictionary().resolve(message).hash);
+        let long = format!(
+            "{} password=hunter2",
+            "x ".repeat(TEMPLATE_BYTES_MAX / 2 - 8)
+        );
+        assert!(!redacting.resolve(&long).text.contains("hun"));
+    }
 
     #[test]
     fn a_variable_early_in_a_long_message_does_not_move_where_it_is_cut() {
@@ -109,5 +177,21 @@ mod tests {
         let trace = "at frame of some module ".repeat(200);
         let mut hash = |number: &str| dictionary.resolve(&format!("job {number} {trace}")).hash;
         assert_eq!(hash("1"), hash("1234567"));
+    }
+
+    #[test]
+    fn endless_lines_push_others_out_before_the_count_does() {
+        let capacity = NonZeroUsize::new(1_000_000).unwrap();
+        let mut dictionary = TemplateDictionary::new(Masker::new(&[]).unwrap(), capacity);
+        let most = DICTIONARY_BYTES_MAX / TEMPLATE_BYTES_MAX;
+        for number in 0..most + 100 {
+            let mut line = format!("{number:08} ");
+            line.extend(std::iter::repeat_n('x', TEMPLATE_BYTES_MAX));
+            dictionary.resolve(&line);
+        }
+        assert_eq!((dictionary.len(), dictionary.evictions()), (most, 100));
+        assert_eq!(dictionary.bytes(), most * TEMPLATE_BYTES_MAX);
+        dictionary.resolve("short");
+        assert_eq!((dictionary.len(), dictionary.evictions()), (most, 101));
     }
 }

@@ -9,6 +9,8 @@
 //! A line that comes with another signal is not adopted, whatever its level. Times are those of the
 //! windows; everything is a function of the stream's windows and the model, and the lists are bounded.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::profile::hex_u64;
@@ -47,11 +49,17 @@ pub(super) struct Adoption {
     /// Alarms under way that something else than new templates brought about.
     #[serde(skip_serializing_if = "AlarmRun::is_over")]
     run: AlarmRun,
-    /// Least recently seen first, as below.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    candidates: Vec<Recurring>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    adopted: Vec<Recurring>,
+    /// Least recently seen first, as below. Shared with the rows that carry the same lists: a row
+    /// of a window without news takes no memory for them.
+    #[serde(skip_serializing_if = "is_empty")]
+    candidates: Arc<Vec<Recurring>>,
+    #[serde(skip_serializing_if = "is_empty")]
+    adopted: Arc<Vec<Recurring>>,
+}
+
+#[allow(clippy::ptr_arg, reason = "serde's signature")]
+fn is_empty(list: &Arc<Vec<Recurring>>) -> bool {
+    list.is_empty()
 }
 
 /// A template that training had not, and what this stream has seen of it. Stored as a list, in this
@@ -209,6 +217,11 @@ struct Sighting {
 }
 
 impl Adoption {
+    /// Returns about how many bytes the lists take.
+    pub(super) fn bytes(&self) -> usize {
+        (self.candidates.len() + self.adopted.len()) * size_of::<Recurring>()
+    }
+
     /// Gives the facts of adopted templates what the stream has seen of them; returns the pairs
     /// that training had not seen. A template adopted as harmless is new as `ERROR` or `FATAL`.
     pub(super) fn apply(
@@ -257,7 +270,9 @@ impl Adoption {
         let draws_before = self.draws;
         self.draws += step.observed.pairs.len() as u64;
         for list in [&mut self.candidates, &mut self.adopted] {
-            list.retain(|known| !known.is_gone(step.start_ms));
+            if list.iter().any(|known| known.is_gone(step.start_ms)) {
+                Arc::make_mut(list).retain(|known| !known.is_gone(step.start_ms));
+            }
         }
         for sighting in sightings(step, &step.unseen.adopted) {
             if let Some(mut known) = take(&mut self.adopted, sighting.template) {
@@ -364,13 +379,14 @@ fn sightings(step: &AdoptionStep<'_>, places: &[usize]) -> Vec<Sighting> {
     sightings
 }
 
-fn take(list: &mut Vec<Recurring>, template: u64) -> Option<Recurring> {
+fn take(list: &mut Arc<Vec<Recurring>>, template: u64) -> Option<Recurring> {
     let place = list.iter().position(|known| known.template == template)?;
-    Some(list.remove(place))
+    Some(Arc::make_mut(list).remove(place))
 }
 
 /// Adds the one seen most recently; the one seen least recently makes room.
-fn push(list: &mut Vec<Recurring>, known: Recurring, max: usize) {
+fn push(list: &mut Arc<Vec<Recurring>>, known: Recurring, max: usize) {
+    let list = Arc::make_mut(list);
     if list.len() >= max {
         list.remove(0);
     }
@@ -396,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_full_list_forgets_the_template_seen_least_recently() {
-        let mut list = Vec::new();
+        let mut list = Arc::default();
         for template in 0..10 {
             push(&mut list, known(template, 0), 4);
         }
@@ -419,10 +435,10 @@ mod tests {
                 left: RUN_WINDOWS_MAX,
                 unbroken: true,
             },
-            candidates: list(CANDIDATES_MAX).collect(),
-            adopted: list(ADOPTED_MAX).collect(),
+            candidates: Arc::new(list(CANDIDATES_MAX).collect()),
+            adopted: Arc::new(list(ADOPTED_MAX).collect()),
         };
-        for known in &mut full.adopted {
+        for known in Arc::make_mut(&mut full.adopted) {
             known.critical = true;
             known.adopted_ms = Some(known.last_ms);
         }

@@ -56,6 +56,11 @@ impl Baseline {
         self.windows < COLD_WINDOWS
     }
 
+    /// Returns about how many bytes the baseline takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.adoption.bytes()
+    }
+
     /// Returns the recent mean number of lines a window.
     #[must_use]
     pub fn usual_lines(&self) -> f64 {

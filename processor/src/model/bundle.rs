@@ -33,6 +33,16 @@ pub const BUNDLE_FORMAT: u32 = 1;
 /// Largest bundle, in bytes.
 pub const BUNDLE_BYTES_MAX: u64 = 20 * 1024 * 1024;
 
+/// Largest magnitude of a number in a bundle: far beyond what training makes, so small that sums and
+/// products of such numbers stay finite.
+const MAGNITUDE_MAX: f64 = 1e15;
+
+/// Returns whether a number of a bundle can be calculated with.
+pub(super) fn is_usable(value: f64) -> bool {
+    // Neither NaN nor infinity is.
+    value.abs() <= MAGNITUDE_MAX
+}
+
 /// What is wrong with the content of a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleDefect {
@@ -243,10 +253,11 @@ impl Bundle {
         }
     }
 
-    /// Reads what [`Self::to_bytes`] returned.
+    /// Returns the bundle that `text` holds, as [`Self::to_bytes`] wrote it. Nothing of it is trusted:
+    /// whoever can write the file can also make its checksum fit.
     ///
     /// # Errors
-    /// Names the first defect found.
+    /// The first defect found; see [`BundleDefect`].
     pub fn from_bytes(text: &[u8]) -> Result<Self, BundleDefect> {
         if text.len() as u64 > BUNDLE_BYTES_MAX {
             return Err(BundleDefect::TooLarge);
@@ -317,8 +328,8 @@ impl Content {
         if self.window_length_ms <= 0 || self.usual.len() != COLUMNS.len() {
             return Err(BundleDefect::Dimensions("columns"));
         }
-        let finite = |u: &Usual| u.low.is_finite() && u.median.is_finite() && u.high.is_finite();
-        if !self.usual.iter().all(finite) {
+        let usable = |u: &Usual| [u.low, u.median, u.high].into_iter().all(is_usable);
+        if !self.usual.iter().all(usable) {
             return Err(BundleDefect::NotFinite("columns"));
         }
         self.profile.check()?;

@@ -5,7 +5,10 @@ use linfa_clustering::{KMeans, KMeansInit};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::{bundle::BundleDefect, text::TextVector};
+use super::{
+    bundle::{BundleDefect, is_usable},
+    text::TextVector,
+};
 use crate::features::TEXT_DIMENSIONS;
 
 /// Most centroids.
@@ -56,7 +59,7 @@ impl Clusters {
         }
         let ends = [self.distance_min, self.distance_max];
         let mut numbers = self.centroids.iter().flatten().chain(&ends);
-        if !numbers.all(|value| value.is_finite()) {
+        if !numbers.all(|value| is_usable(*value)) {
             return Err(BundleDefect::NotFinite("clusters"));
         }
         Ok(())

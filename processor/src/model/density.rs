@@ -10,7 +10,7 @@ use linfa_nn::{CommonNearestNeighbour, NearestNeighbour, NearestNeighbourIndex, 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::bundle::BundleDefect;
+use super::bundle::{BundleDefect, is_usable};
 use crate::features::{COLUMNS, Column, FeatureRow};
 
 /// The columns distances are taken over: the first 30 but for the cluster's number, which is a
@@ -167,8 +167,8 @@ impl Density {
             return Err(BundleDefect::Dimensions("density"));
         }
         let mut numbers = self.center.iter().chain(self.core.iter().flatten());
-        let positive = |value: &f64| value.is_finite() && *value > 0.0;
-        if !numbers.all(|value| value.is_finite())
+        let positive = |value: &f64| is_usable(*value) && *value > 0.0;
+        if !numbers.all(|value| is_usable(*value))
             || !self.scale.iter().all(positive)
             || !positive(&self.eps)
         {

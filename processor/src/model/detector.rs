@@ -84,6 +84,12 @@ impl Detector {
         &self.bundle
     }
 
+    /// Returns how many texts of unseen templates are kept, at most 10,000.
+    #[must_use]
+    pub fn unseen_texts(&self) -> usize {
+        self.unseen.len()
+    }
+
     /// Returns the combined p-value below which a window is anomalous.
     #[must_use]
     pub fn threshold(&self) -> f64 {

@@ -85,3 +85,16 @@ pub struct ScoredWindow {
     /// Combined p-value below which windows were anomalous.
     pub threshold: f64,
 }
+
+impl ScoredWindow {
+    /// Returns about how many bytes the window takes while it waits for the sinks.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let reasons = self.explanation.reasons.iter().map(String::len);
+        size_of::<Self>()
+            + self.window.content.bytes()
+            + self.baseline.bytes()
+            + size_of_val(self.features.values.as_slice())
+            + reasons.sum::<usize>()
+    }
+}

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bundle::BundleDefect,
+    bundle::{BundleDefect, is_usable},
     clusters::Clusters,
     tally::{PairKeys, Tally},
     text::{TextModel, TextVector},
@@ -280,7 +280,8 @@ impl Profile {
             .chain(templates)
             .chain(services)
             .chain(pairs);
-        if !numbers.all(|value| value.is_finite() && value >= 0.0) {
+        // Without a prior a service that never wrote anything would divide by nothing.
+        if !numbers.all(|value| is_usable(value) && value >= 0.0) || self.service_prior <= 0.0 {
             return Err(BundleDefect::NotFinite("profile"));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bundle::BundleDefect;
+use super::bundle::{BundleDefect, is_usable};
 
 /// Most knots kept.
 const KNOTS_MAX: usize = 128;
@@ -77,8 +77,8 @@ impl Tail {
         let finite = self
             .knots
             .iter()
-            .all(|(x, p)| x.is_finite() && p.is_finite());
-        if !finite || !self.slope.is_finite() {
+            .all(|(x, p)| is_usable(*x) && is_usable(*p));
+        if !finite || !is_usable(self.slope) {
             return Err(BundleDefect::NotFinite("calibration"));
         }
         let ordered = self.knots.is_sorted_by(|a, b| a.0 < b.0 && a.1 > b.1);

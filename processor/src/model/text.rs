@@ -13,7 +13,10 @@ use linfa_linalg::eigh::{EigSort, Eigh};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::{bundle::BundleDefect, stop_words::STOP_WORDS};
+use super::{
+    bundle::{BundleDefect, is_usable},
+    stop_words::STOP_WORDS,
+};
 use crate::features::TEXT_DIMENSIONS;
 
 /// Most terms in the vocabulary.
@@ -22,6 +25,8 @@ pub(super) const TERMS_MAX: usize = 100;
 const LINES_MIN: u64 = 5;
 /// Largest share of the lines a term may occur in.
 const SHARE_MAX: f64 = 0.8;
+/// Below the smallest inverse line frequency there is, which is 1 but for rounding.
+const IDF_MIN: f64 = 0.5;
 /// An eigenvalue this much smaller than the largest is rounding noise: its direction is dropped.
 const EIGENVALUE_RATIO_MIN: f64 = 1e-12;
 
@@ -75,7 +80,9 @@ impl TextModel {
             return Err(BundleDefect::Dimensions("text"));
         }
         let mut numbers = self.idf.iter().chain(self.loadings.iter().flatten());
-        if !numbers.all(|value| value.is_finite()) {
+        // With weights of nothing a text would have no length to be divided by.
+        let weighs = |idf: &f64| *idf >= IDF_MIN;
+        if !numbers.all(|value| is_usable(*value)) || !self.idf.iter().all(weighs) {
             return Err(BundleDefect::NotFinite("text"));
         }
         Ok(())

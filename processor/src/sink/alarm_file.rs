@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     appender::{AlarmText, Appender},
     line::alarm_key,
+    scan::Scan,
 };
 use super::{
     SinkError, WindowJob,
@@ -74,6 +75,18 @@ impl Default for AlarmFileConfig {
 #[must_use]
 pub fn has_alarm(job: &WindowJob) -> bool {
     job.scored.verdict.is_anomaly && job.alarm
+}
+
+/// Returns what identifies each alarm in the text of an alarm file, in file order: its window and
+/// stream as they are written. The text comes in `chunks`, cut anywhere.
+#[must_use]
+pub fn alarm_keys<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut scan = Scan::new(0, false);
+    for chunk in chunks {
+        scan.feed(chunk, |key| keys.push(key.to_owned()));
+    }
+    keys
 }
 
 /// Asks the thread to open the file anew, as after a rotation.

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! The payload is at most 64 KiB of the record's, as text where it is UTF-8 and in base64 where it
-//! is not; `payload_bytes` is its whole length. Nothing is dropped uncounted: late records above the
+//! is not, secrets masked; `payload_bytes` is the record's own length. Nothing is dropped uncounted: late records above the
 //! configured rate are counted and acknowledged without a copy, all others are copied.
 
 use std::{
+    borrow::Cow,
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +26,7 @@ use super::{
     metrics::SinkMetrics,
     producer::{self, Encoded, Outgoing, ProducerSetup},
 };
-use crate::decode::RejectReason;
+use crate::{decode::RejectReason, redact::Redactor};
 
 /// Letters that wait for the broker before reading pauses; 64 KiB each at most.
 pub const LETTERS_QUEUE_MAX: usize = 500;
@@ -68,8 +69,7 @@ struct Envelope<'a> {
 impl Outgoing for DeadLetter {
     fn encode(&self) -> Encoded {
         let detail = &self.rejected.detail;
-        let kept = &self.payload[..self.payload.len().min(DEAD_LETTER_BYTES_MAX)];
-        let (payload_encoding, payload) = encode_payload(kept, kept.len() < self.payload_bytes);
+        let (payload_encoding, payload) = encode_payload(&self.payload);
         let envelope = Envelope {
             topic: &self.partition.topic,
             partition: self.partition.partition,
@@ -98,19 +98,35 @@ impl Outgoing for DeadLetter {
     }
 }
 
-/// Returns the payload's encoding and text. A cut payload may end within a character, which then
-/// goes as well.
-fn encode_payload(payload: &[u8], cut: bool) -> (&'static str, String) {
-    let whole_characters = match std::str::from_utf8(payload) {
-        Ok(text) => Some(text),
-        Err(error) if cut && error.error_len().is_none() => {
-            std::str::from_utf8(&payload[..error.valid_up_to()]).ok()
+/// Returns the payload's encoding and text.
+fn encode_payload(payload: &[u8]) -> (&'static str, String) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => ("utf-8", text.to_owned()),
+        Err(_) => ("base64", STANDARD.encode(payload)),
+    }
+}
+
+impl DeadLetter {
+    /// Masks the secrets in payload and detail, then cuts the payload to its length.
+    fn redact(&mut self, redactor: &Redactor) {
+        let mut cut = self.payload.len() < self.payload_bytes;
+        if let Cow::Owned(payload) = redactor.payload(&self.payload) {
+            self.payload = payload;
         }
-        Err(_) => None,
-    };
-    match whole_characters {
-        Some(text) => ("utf-8", text.to_owned()),
-        None => ("base64", STANDARD.encode(payload)),
+        if let Cow::Owned(detail) = redactor.text(&self.rejected.detail) {
+            self.rejected.detail = detail;
+        }
+        if self.payload.len() > DEAD_LETTER_BYTES_MAX {
+            self.payload.truncate(DEAD_LETTER_BYTES_MAX);
+            cut = true;
+        }
+        // A cut payload may end within a character, which then goes as well.
+        if let Err(error) = std::str::from_utf8(&self.payload)
+            && cut
+            && error.error_len().is_none()
+        {
+            self.payload.truncate(error.valid_up_to());
+        }
     }
 }
 
@@ -118,16 +134,18 @@ fn encode_payload(payload: &[u8], cut: bool) -> (&'static str, String) {
 pub(super) fn start(
     setup: ProducerSetup<'_>,
     config: &DeadLetterConfig,
-    metrics: &SinkMetrics,
+    (metrics, redactor): (&SinkMetrics, Redactor),
 ) -> Result<(Sender<DeadLetter>, thread::JoinHandle<()>), SinkError> {
     let mut limit = LateLimit::new(config.late_per_minute_max, Instant::now());
     let not_copied = metrics.late_not_copied.clone();
-    let admit = move |letter: &DeadLetter| {
+    let admit = move |letter: &mut DeadLetter| {
         let admitted = letter.rejected.reason != RejectReason::Late || limit.admits(Instant::now());
         if !admitted {
             not_copied.inc();
+            return false;
         }
-        admitted
+        letter.redact(&redactor);
+        true
     };
     producer::start(setup, Box::new(admit))
 }
@@ -172,10 +190,11 @@ mod tests {
     use crate::{
         decode::Rejected,
         event::{OffsetSpan, TopicPartition},
+        redact::RedactionConfig,
     };
 
     fn letter(payload: &[u8], payload_bytes: usize) -> DeadLetter {
-        DeadLetter {
+        let mut letter = DeadLetter {
             partition: TopicPartition {
                 topic: "log-events".into(),
                 partition: 3,
@@ -188,7 +207,9 @@ mod tests {
             payload: payload.to_vec(),
             payload_bytes,
             assignment: 1,
-        }
+        };
+        letter.redact(&Redactor::new(&RedactionConfig::default()).unwrap());
+        letter
     }
 
     fn text(letter: &DeadLetter) -> String {
@@ -213,6 +234,19 @@ mod tests {
         // Not cut, so the broken character at the end is the producer's.
         let shown = text(&letter(b"a\xc3", 2));
         assert!(shown.contains("base64"), "{shown}");
+    }
+
+    #[test]
+    fn secrets_are_masked_in_text_and_in_bytes_before_they_are_cut() {
+        let shown = text(&letter(br#"{"message":"password=hunter2"#, 28));
+        assert!(shown.contains("password=<password>") && !shown.contains("hunter2"));
+        let masked = letter(b"\xff password=hunter2", 18).payload;
+        assert_eq!(masked, b"\xff password=<password>");
+        let mut long = vec![b' '; DEAD_LETTER_BYTES_MAX - 20];
+        long.extend_from_slice(b"postgres://u:hunter2hunter2@db/d and more");
+        let cut = letter(&long, 10_000_000).payload;
+        assert_eq!(cut.len(), DEAD_LETTER_BYTES_MAX);
+        assert!(!String::from_utf8(cut).unwrap().contains("hunter2"));
     }
 
     #[test]

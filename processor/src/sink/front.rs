@@ -13,16 +13,22 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::error;
 
 use super::{
-    Ack, DeadLetter, WindowJob,
+    Ack, DeadLetter, DeployJob, WindowJob,
     ack::{AckSender, StopFlag},
     alarm_file::{self, AlarmFileConfig, AlarmSetup, Reopen, has_alarm},
     dead_letter::{self, DeadLetterConfig, LETTERS_QUEUE_MAX},
+    deploys::{DeployQueue, DeployWriter},
+    health_notes::{NoteWriter, Round},
     metrics::{SinkMeter, SinkMetrics},
     producer::ProducerSetup,
     results::{self, RESULTS_QUEUE_MAX, ResultsConfig},
-    store::{RawLines, Store, StoreConfig, Writer, WriterQueue},
+    store::{PartitionHealth, RawLines, Store, StoreConfig, Writer, WriterQueue},
 };
-use crate::{clock::Clock, event::EventTime};
+use crate::{
+    clock::Clock,
+    event::EventTime,
+    redact::{RedactError, RedactionConfig, Redactor},
+};
 
 /// Acks that may wait for the consumer. It drains them at least every second, so more room only
 /// lets sinks run on; with less they wait for it.
@@ -44,6 +50,8 @@ pub struct SinksConfig {
     pub alarm_file: AlarmFileConfig,
     /// The dead-letter topic.
     pub dead_letter: DeadLetterConfig,
+    /// What is masked in dead letters.
+    pub redaction: RedactionConfig,
 }
 
 /// What the sinks are started with.
@@ -85,6 +93,9 @@ pub enum SinkError {
         /// Why.
         source: std::io::Error,
     },
+    /// A redaction rule cannot be used.
+    #[error(transparent)]
+    Redact(#[from] RedactError),
 }
 
 /// What was left when the sinks were closed: windows and letters not acknowledged. None of it is
@@ -99,6 +110,8 @@ pub struct CloseReport {
     pub alarms: i64,
     /// Dead letters.
     pub letters: i64,
+    /// Deploys.
+    pub deploys: i64,
 }
 
 impl CloseReport {
@@ -114,10 +127,10 @@ impl CloseReport {
 #[derive(Debug)]
 pub struct Sinks {
     rows: Option<(WriterQueue, SinkMeter)>,
+    beside: Option<BesideRows>,
     results: Queue<WindowJob>,
     alarms: Queue<WindowJob>,
     letters: Queue<DeadLetter>,
-    raw_lines: Option<RawLines>,
     dropped: StopFlag,
 }
 
@@ -126,6 +139,15 @@ impl Drop for Sinks {
         // Before the queues close: a sink that ends after this does so because it should.
         self.dropped.set();
     }
+}
+
+/// What the store takes besides rows.
+#[derive(Debug)]
+struct BesideRows {
+    deploys: DeployQueue,
+    deploys_meter: SinkMeter,
+    notes: tokio::sync::mpsc::Sender<Round>,
+    raw_lines: Option<RawLines>,
 }
 
 /// A sink's queue, and the count of what is in it.
@@ -153,7 +175,7 @@ impl<T> Queue<T> {
 pub struct RunningSinks {
     threads: [(&'static str, thread::JoinHandle<()>); 3],
     task: Option<JoinHandle<()>>,
-    pending: [Gauge; 4],
+    pending: [Gauge; 5],
     stop: StopFlag,
     /// Set when [`Sinks`] is gone.
     dropped: StopFlag,
@@ -186,7 +208,7 @@ impl Sinks {
         let letters = dead_letter::start(
             producer("dead_letter", &config.dead_letter.topic, LETTERS_QUEUE_MAX),
             &config.dead_letter,
-            metrics,
+            (metrics, Redactor::new(&config.redaction)?),
         )?;
         let alarms = alarm_file::start(AlarmSetup {
             path: &config.alarm_file.path,
@@ -196,38 +218,27 @@ impl Sinks {
             stop: stop.clone(),
             metrics,
         })?;
-        let raw_lines = |store| RawLines::configured(store, metrics);
-        let (raw_lines, lines_writer) = setup.store.as_ref().and_then(raw_lines).unzip();
-        let (rows, task) = setup
+        let redactor = Redactor::new(&config.redaction)?;
+        let (store_queues, task) = setup
             .store
-            .map(|store| {
-                let (writer, queue) = Writer::new(store, acks.clone(), stop.clone(), metrics);
-                let task = setup.runtime.spawn(async move {
-                    let lines = async {
-                        if let Some(lines) = lines_writer {
-                            lines.run().await;
-                        }
-                    };
-                    tokio::join!(writer.run(), lines);
-                });
-                ((queue, metrics.meter("store")), task)
-            })
+            .map(|store| start_store(&store, &setup.runtime, (&acks, &stop), (metrics, redactor)))
             .unzip();
+        let (rows, beside) = store_queues.unzip();
         let queue = |sender, sink| Queue {
             sender,
             meter: metrics.meter(sink),
         };
-        let pending = ["store", "results", "alarm_file", "dead_letter"]
+        let pending = ["store", "results", "alarm_file", "dead_letter", "deploys"]
             .map(|sink| metrics.meter(sink).pending);
         let sinks = Self {
             rows,
+            beside,
             results: queue(results.0, "results"),
             alarms: queue(alarms.0, "alarm_file"),
             letters: Queue {
                 sender: letters.0,
                 meter: metrics.meter("dead_letter"),
             },
-            raw_lines,
             dropped: dropped.clone(),
         };
         let threads = [
@@ -290,7 +301,7 @@ impl Sinks {
         payload: Option<&[u8]>,
         record_time: Option<EventTime>,
     ) {
-        if let Some(lines) = &self.raw_lines {
+        if let Some(lines) = self.beside.as_ref().and_then(|it| it.raw_lines.as_ref()) {
             lines.offer(place, payload, record_time);
         }
     }
@@ -310,6 +321,71 @@ impl Sinks {
         self.letters.send(letter);
         Ok(())
     }
+
+    /// Returns whether deploys are stored: they are where rows are.
+    #[must_use]
+    pub fn takes_deploys(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// Hands over a deploy; it needs one [`Ack::Letter`]. Never blocks.
+    ///
+    /// # Errors
+    /// Returns the deploy while the queue is full.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the deploy is handed back, not reported"
+    )]
+    pub fn try_submit_deploy(&mut self, job: DeployJob) -> Result<(), DeployJob> {
+        let Some(beside) = &self.beside else {
+            return Err(job);
+        };
+        if beside.deploys.capacity() == 0 {
+            return Err(job);
+        }
+        // Only this thread fills the queue (`&mut self`), so the room is still there.
+        if beside.deploys.try_send(job).is_ok() {
+            beside.deploys_meter.pending.inc();
+        }
+        Ok(())
+    }
+
+    /// Hands over notes of the partitions' health, which need no ack; returns whether there was room
+    /// for them. Never blocks. Without a store they go nowhere.
+    pub fn try_note_health(&mut self, notes: Vec<PartitionHealth>) -> bool {
+        let Some(beside) = &self.beside else {
+            return true;
+        };
+        notes.is_empty() || beside.notes.try_send(notes).is_ok()
+    }
+}
+
+/// Starts what writes to the store, as one task.
+fn start_store(
+    store: &Store,
+    runtime: &Handle,
+    (acks, stop): (&AckSender, &StopFlag),
+    (metrics, redactor): (&SinkMetrics, Redactor),
+) -> (((WriterQueue, SinkMeter), BesideRows), JoinHandle<()>) {
+    let (writer, rows) = Writer::new(store.clone(), acks.clone(), stop.clone(), metrics);
+    let (deployer, deploys) = DeployWriter::new(store.clone(), acks.clone(), stop.clone(), metrics);
+    let (noter, notes) = NoteWriter::new(store.clone(), metrics.health_notes_dropped.clone());
+    let (raw_lines, liner) = RawLines::configured(store, metrics, redactor).unzip();
+    let task = runtime.spawn(async move {
+        let lines = async {
+            if let Some(liner) = liner {
+                liner.run().await;
+            }
+        };
+        tokio::join!(writer.run(), deployer.run(), noter.run(), lines);
+    });
+    let beside = BesideRows {
+        deploys,
+        deploys_meter: metrics.meter("deploys"),
+        notes,
+        raw_lines,
+    };
+    (((rows, metrics.meter("store")), beside), task)
 }
 
 fn has_row(job: &WindowJob) -> bool {
@@ -362,12 +438,13 @@ impl RunningSinks {
         {
             error!(sink, "a sink does not stop; leaving it behind");
         }
-        let [rows, results, alarms, letters] = self.pending.map(|gauge| gauge.get());
+        let [rows, results, alarms, letters, deploys] = self.pending.map(|gauge| gauge.get());
         CloseReport {
             rows,
             results,
             alarms,
             letters,
+            deploys,
         }
     }
 }

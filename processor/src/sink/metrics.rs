@@ -9,7 +9,7 @@ use prometheus_client::{
 /// Names a sink in metrics and logs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SinkLabel {
-    /// `store`, `results`, `alarm_file` or `dead_letter`.
+    /// `store`, `results`, `alarm_file`, `dead_letter` or `deploys`.
     pub sink: &'static str,
 }
 
@@ -40,6 +40,10 @@ pub struct SinkMetrics {
     pub alarms_unlocked: Counter,
     /// Torn ends of the alarm file that were cut off or closed with a newline.
     pub alarm_tails_repaired: Counter,
+    /// Rounds of health notes that could not be written.
+    pub health_notes_dropped: Counter,
+    /// Alarms remembered so that none stands in a file twice.
+    pub alarms_remembered: Gauge,
     /// Late records counted here alone, since more came than are copied.
     pub late_not_copied: Counter,
 }
@@ -106,6 +110,16 @@ impl SinkMetrics {
             "alarm_tails_repaired",
             "Torn ends of the alarm file that were repaired",
             self.alarm_tails_repaired.clone(),
+        );
+        registry.register(
+            "health_notes_dropped",
+            "Rounds of health notes that the store did not take in time",
+            self.health_notes_dropped.clone(),
+        );
+        registry.register(
+            "alarms_remembered",
+            "Alarms remembered so that none is appended twice",
+            self.alarms_remembered.clone(),
         );
         registry.register(
             "late_not_copied",

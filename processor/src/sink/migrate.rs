@@ -124,7 +124,14 @@ pub async fn check(config: &StoreConfig) -> Result<(), StoreError> {
     let server = config.server();
     let client = connect(config).await?;
     let needed = newest(&postgres_schema::migrations::runner());
-    match applied_version(&client, &server, HISTORY).await? {
+    let found = applied_version(&client, &server, HISTORY);
+    // The answer decides whether to start: one that never comes must not hold up the start for good.
+    let found = tokio::time::timeout(config.statement_timeout, found).await;
+    let found = found.map_err(|_| StoreError::Unreachable {
+        server: server.clone(),
+        source: "no answer within `statement_timeout`".into(),
+    })?;
+    match found? {
         Some(found) if found == needed => Ok(()),
         Some(found) if found > needed => {
             warn!(found, needed, "the schema is newer than this program");

@@ -4,7 +4,8 @@
 //! ScoredWindow ──┬─► store (PostgreSQL upsert)     ─┐
 //!                ├─► results topic                 ─┼─► Ack ──► ledger
 //!                └─► alarm file (anomalies only)   ─┤
-//! Rejected ────────► dead-letter topic             ─┘
+//! Rejected ────────► dead-letter topic             ─┤
+//! Deploy ──────────► store (table deploys)         ─┘
 //! ```
 //!
 //! A sink acknowledges only what is durable. Sinks are idempotent: the same window may come again.
@@ -13,7 +14,9 @@ mod ack;
 pub mod alarm_file;
 mod alarm_id;
 pub mod dead_letter;
+mod deploys;
 mod front;
+mod health_notes;
 pub mod maintain;
 mod metrics;
 pub mod migrate;
@@ -33,7 +36,7 @@ pub use metrics::{SinkLabel, SinkMeter, SinkMetrics};
 
 use crate::{
     decode::Rejected,
-    event::{EventTime, OffsetSpan, TopicPartition},
+    event::{Deploy, EventTime, OffsetSpan, TopicPartition},
     model::ScoredWindow,
 };
 
@@ -65,7 +68,8 @@ pub struct DeadLetter {
     pub span: OffsetSpan,
     /// Why it was not scored.
     pub rejected: Rejected,
-    /// The payload, cut to [`DEAD_LETTER_BYTES_MAX`].
+    /// The payload as it came, cut to [`DEAD_LETTER_BYTES_KEPT_MAX`]. It goes out redacted and cut
+    /// to [`DEAD_LETTER_BYTES_MAX`].
     pub payload: Vec<u8>,
     /// Payload length before it was cut.
     pub payload_bytes: usize,
@@ -73,8 +77,23 @@ pub struct DeadLetter {
     pub assignment: AssignmentId,
 }
 
+/// A deploy that a record told of, on its way to the store.
+#[derive(Clone, Debug)]
+pub struct DeployJob {
+    /// Where the record came from.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// What was rolled out.
+    pub deploy: Deploy,
+    /// The assignment under which it was read.
+    pub assignment: AssignmentId,
+}
+
 /// Most bytes of a payload copied into a dead letter: well under the 1 MB at which brokers refuse.
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a payload kept until then: redaction has to see a secret whole.
+pub const DEAD_LETTER_BYTES_KEPT_MAX: usize = DEAD_LETTER_BYTES_MAX + 4 * 1024;
 
 /// What a sink reports back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +109,7 @@ pub enum Ack {
         /// Start of the window it counts for (a gap row counts for the window after the gap).
         window_start: EventTime,
     },
-    /// A dead letter is durable, or was refused for what it is and counted.
+    /// A dead letter or a deploy is durable, or was refused for what it is and counted.
     Letter {
         /// The partition.
         partition: TopicPartition,

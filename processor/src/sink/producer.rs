@@ -42,11 +42,16 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// After this time without confirmation a message is sent again, and the outage is counted.
 const MESSAGE_TIMEOUT_MS: &str = "30000";
 
-/// Settings that the acknowledgements rest on; they override the caller's.
-const FIXED_SETTINGS: [(&str, &str); 3] = [
+/// Most that librdkafka holds for the broker, in KiB: a thousand of the largest dead letters would be
+/// six times as much.
+const QUEUE_KIB_MAX: &str = "65536";
+
+/// Settings that the acknowledgements and the memory rest on; they override the caller's.
+const FIXED_SETTINGS: [(&str, &str); 4] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
     ("message.timeout.ms", MESSAGE_TIMEOUT_MS),
+    ("queue.buffering.max.kbytes", QUEUE_KIB_MAX),
 ];
 
 /// A message as it goes out.
@@ -84,8 +89,9 @@ impl<M: Outgoing> ProducerContext for Reports<M> {
     }
 }
 
-/// Says whether a message goes out; one that does not is acknowledged at once.
-pub(super) type Admit<M> = Box<dyn FnMut(&M) -> bool + Send>;
+/// Makes a message fit to go out and says whether it does; one that does not is acknowledged at
+/// once.
+pub(super) type Admit<M> = Box<dyn FnMut(&mut M) -> bool + Send>;
 
 /// What a producer thread is made of.
 pub(super) struct ProducerSetup<'a> {
@@ -179,8 +185,8 @@ impl<M: Outgoing> Worker<M> {
         }
     }
 
-    fn take(&mut self, message: M) {
-        if (self.admit)(&message) {
+    fn take(&mut self, mut message: M) {
+        if (self.admit)(&mut message) {
             self.waiting.push_back(Box::new(message));
         } else {
             self.finish(&message);

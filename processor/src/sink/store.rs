@@ -16,19 +16,24 @@ mod batch;
 mod columns;
 mod config;
 mod connection;
+mod deploys;
 mod error;
 mod features_row;
 mod json;
 mod models;
 mod mutes;
+mod partition_health;
 mod provenance;
 mod raw_lines;
 mod row;
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "rates, for people")]
+mod speed;
 mod templates;
 mod upsert;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
@@ -38,10 +43,12 @@ use tracing::warn;
 pub use alarms::{ALARMS_PAGE_MAX, AlarmAction, AlarmQuery, JudgedWindow, StoredAlarm};
 pub use config::{RawLinesKept, SslMode, StoreConfig, StoreKind};
 pub(super) use connection::connect;
+pub use deploys::DeploySource;
 pub(crate) use error::Chain;
 pub use error::StoreError;
 pub use features_row::TEMPLATES_LISTED_MAX;
 pub use mutes::{Feedback, MUTES_MAX, StoredMute};
+pub use partition_health::PartitionHealth;
 pub use provenance::StoredScore;
 pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
@@ -92,6 +99,12 @@ impl Store {
         }
     }
 
+    /// Returns how long an assigned partition waits for a store that does not answer.
+    #[must_use]
+    pub fn claim_patience(&self) -> Duration {
+        self.config.claim_patience
+    }
+
     /// Claims a partition: fences off whoever had it, and reads where its streams stand, in one
     /// round trip.
     ///
@@ -125,6 +138,21 @@ impl Store {
             fence,
             streams: streams.collect(),
         })
+    }
+
+    /// Returns the other consumer groups that ever claimed partitions of `topic` in this database:
+    /// rows are known by window and stream, so two groups at once overwrite each other's.
+    ///
+    /// # Errors
+    /// The server is not reachable, refuses the role, or has no schema.
+    pub async fn other_groups(&self, topic: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT DISTINCT consumer_group FROM owner
+                   WHERE topic = $1 AND consumer_group <> $2 ORDER BY 1";
+        let topic = json::without_nul(topic);
+        let rows = self
+            .query("look for other groups", sql, &[&topic, &&*self.group])
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// Checks that the server answers, for readiness probes.

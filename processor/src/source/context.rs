@@ -140,6 +140,10 @@ impl<H: Send + 'static> ClientContext for SourceContext<H> {
     }
 
     fn stats(&self, statistics: Statistics) {
+        // While nothing is fetched it knows of no new record; the member asks for itself.
+        if self.metrics.paused.get() == 1 {
+            return;
+        }
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };

@@ -32,6 +32,29 @@ pub enum SourceError {
         #[source]
         source: Box<KafkaError>,
     },
+    /// A broker answers and refuses the login.
+    #[error(
+        "Kafka at `{brokers}` refuses the login ({reason}); check `sasl.username`, \
+         `sasl.password` and `sasl.mechanisms` in `kafka.properties`"
+    )]
+    LoginRefused {
+        /// The bootstrap servers.
+        brokers: String,
+        /// What librdkafka said.
+        reason: String,
+    },
+    /// A broker answers, and no TLS connection comes about.
+    #[error(
+        "no trusted TLS connection to Kafka at `{brokers}` ({reason}); check `ssl.ca.location` in \
+         `kafka.properties`, and that the broker's certificate is valid and made out to this host \
+         name"
+    )]
+    Untrusted {
+        /// The bootstrap servers.
+        brokers: String,
+        /// What librdkafka said.
+        reason: String,
+    },
     /// Topics do not exist.
     #[error("missing at `{brokers}`: {}; create them first", named(.topics))]
     MissingTopics {

@@ -79,7 +79,8 @@ pub struct KafkaConfig {
     /// for what is open, shorter than the 30 s after which supervisors kill.
     pub shutdown_timeout_ms: u64,
     /// Further librdkafka settings, for all clients: TLS, SASL, buffers. Those the offset rules
-    /// depend on are refused. Default none.
+    /// depend on are refused. `NAME_file` gives a property by a file that holds its value. Default
+    /// none.
     pub properties: KafkaProperties,
 }
 
@@ -150,6 +151,22 @@ pub enum KafkaConfigError {
         key: String,
         /// What to do instead.
         instead: &'static str,
+    },
+    /// The value is there and in a file as well.
+    #[error("`kafka.properties` holds `{key}` twice, itself and as `{key}_file`; leave one out")]
+    GivenTwice {
+        /// The property.
+        key: String,
+    },
+    /// The file with the value cannot be read.
+    #[error("cannot read `{path}`, which `{name}` in `kafka.properties` names: {reason}")]
+    File {
+        /// The setting.
+        name: String,
+        /// The file.
+        path: String,
+        /// What the file system says.
+        reason: String,
     },
 }
 
@@ -230,7 +247,8 @@ impl KafkaConfig {
         self.validate_topics()?;
         self.validate_times()?;
         for key in self.properties.0.keys() {
-            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == key) {
+            let property = key.strip_suffix("_file").unwrap_or(key);
+            if let Some((_, instead)) = RESERVED.iter().find(|(name, _)| *name == property) {
                 let key = key.clone();
                 return Err(KafkaConfigError::Reserved { key, instead });
             }
@@ -320,7 +338,7 @@ impl KafkaConfig {
         for (key, value) in tuning {
             config.set(*key, *value);
         }
-        for (key, value) in &self.properties.0 {
+        for (key, value) in self.properties.passed() {
             config.set(key, value);
         }
         config
@@ -482,6 +500,41 @@ mod tests {
             config.consumer_config().get("sasl.password"),
             Some("hunter2")
         );
+    }
+
+    #[test]
+    fn files_give_properties_and_are_shown_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let mut config = KafkaConfig::default();
+        let path = file.display().to_string();
+        let name = "sasl.password_file".to_owned();
+        config.properties.0.insert(name, path.clone());
+        config.properties.read_files().unwrap();
+        let consumer = config.consumer_config();
+        assert_eq!(consumer.get("sasl.password"), Some("hunter2"));
+        assert_eq!(consumer.get("sasl.password_file"), None);
+        let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
+        assert!(
+            !shown.contains("hunter2") && shown.contains(&path),
+            "{shown}"
+        );
+
+        let error = config.properties.read_files().unwrap_err().to_string();
+        assert!(error.contains("`sasl.password` twice"), "{error}");
+        config.properties.0.remove("sasl.password");
+        std::fs::remove_file(&file).unwrap();
+        let error = config.properties.read_files().unwrap_err().to_string();
+        assert!(
+            error.contains("`sasl.password_file`") && error.contains(&path),
+            "{error}"
+        );
+        let reserved = with(|config| {
+            let name = "group.id_file".to_owned();
+            config.properties.0.insert(name, path.clone());
+        });
+        assert!(reserved.unwrap_err().contains("kafka.consumer_group"));
     }
 
     #[test]

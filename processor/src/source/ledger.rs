@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::CommitMetadata;
+use super::{CommitMetadata, IdleMark};
 use crate::event::{EventTime, NextOffset, Partial};
 
 /// What keeps the commit from passing an offset.
@@ -51,6 +51,13 @@ impl Window {
     }
 }
 
+/// What a single record leaves behind besides its line: a dead letter, a deploy, or both.
+#[derive(Clone, Copy, Debug)]
+struct Letter {
+    max_event_time_before: Option<EventTime>,
+    outstanding_acks: u32,
+}
+
 /// The windows and dead letters of one partition that are not done, and what may be committed.
 #[derive(Clone, Debug)]
 pub struct PartitionLedger {
@@ -60,8 +67,10 @@ pub struct PartitionLedger {
     closed_through: Option<EventTime>,
     /// By window start. The first one is never settled: settled ones leave from the front.
     windows: BTreeMap<EventTime, Window>,
-    /// By offset; the value is the largest event time before it.
-    letters: BTreeMap<i64, Option<EventTime>>,
+    /// By offset.
+    letters: BTreeMap<i64, Letter>,
+    /// The last move of the watermark by the clock.
+    idle: Option<IdleMark>,
     /// The largest commit point given out.
     committed: (NextOffset, CommitMetadata),
     stray_acks: u64,
@@ -79,6 +88,7 @@ impl PartitionLedger {
             closed_through: metadata.done_through,
             windows: BTreeMap::new(),
             letters: BTreeMap::new(),
+            idle: metadata.idle,
             committed: (next, metadata),
             stray_acks: 0,
         }
@@ -136,15 +146,22 @@ impl PartitionLedger {
         }
     }
 
-    /// Notes a record that goes to the dead letters; `max_event_time_before` as for windows.
+    /// Notes a record that goes to the dead letters, or tells of a deploy: one ack each will tell
+    /// it durable. `max_event_time_before` as for windows.
     pub fn letter_opened(&mut self, offset: i64, max_event_time_before: Option<EventTime>) {
-        self.letters.entry(offset).or_insert(max_event_time_before);
+        let letter = self.letters.entry(offset).or_insert(Letter {
+            max_event_time_before,
+            outstanding_acks: 0,
+        });
+        letter.outstanding_acks = letter.outstanding_acks.saturating_add(1);
     }
 
-    /// Notes that a dead letter is durable. Unknown ones are ignored and counted.
+    /// Notes that a dead letter or a deploy is durable. Unknown ones are ignored and counted.
     pub fn letter_acked(&mut self, offset: i64) {
-        if self.letters.remove(&offset).is_none() {
-            self.stray_acks += 1;
+        match self.letters.get_mut(&offset) {
+            Some(letter) if letter.outstanding_acks > 1 => letter.outstanding_acks -= 1,
+            Some(_) => drop(self.letters.remove(&offset)),
+            None => self.stray_acks += 1,
         }
     }
 
@@ -161,6 +178,24 @@ impl PartitionLedger {
         self.position = self.position.max(next);
         self.max_event_time = self.max_event_time.max(max_event_time);
         self.closed_through = self.closed_through.max(closed_through);
+    }
+
+    /// Notes that the clock is about to move the largest event time to `time`, for all records from
+    /// the present position on, which makes the windows up to the one that starts at `through`
+    /// final. Returns the mark that says so: what follows from the move may be
+    /// written once a commit point with this mark is committed, for then a restart makes the same
+    /// move in the same place. `None`, and no move is to be made, while an earlier one still rides
+    /// in the commits.
+    pub fn mark_idle(&mut self, time: EventTime, through: EventTime) -> Option<IdleMark> {
+        if self.commit_point().1.idle.is_some() {
+            return None;
+        }
+        self.idle = Some(IdleMark {
+            from: self.position,
+            time,
+            through,
+        });
+        self.idle
     }
 
     /// Notes which windows may lack lines; kept in the metadata until they are done.
@@ -189,6 +224,10 @@ impl PartitionLedger {
                 (closed, _) => closed,
             },
         );
+        // From its place on the largest event time says it as well, but not what made windows final.
+        committed.idle = self.idle.filter(|mark| {
+            *committed_next < mark.from || committed.done_through < Some(mark.through)
+        });
         committed.partial = match self.partial {
             Partial::Through(last) if committed.done_through >= Some(last) => Partial::No,
             partial => partial,
@@ -228,9 +267,9 @@ impl PartitionLedger {
     }
 
     fn smallest_hold(&self) -> Option<Hold> {
-        let letter = self.letters.first_key_value().map(|(offset, before)| Hold {
+        let letter = self.letters.first_key_value().map(|(offset, letter)| Hold {
             offset: *offset,
-            max_event_time_before: *before,
+            max_event_time_before: letter.max_event_time_before,
         });
         self.windows
             .values()

@@ -33,6 +33,10 @@ use crate::event::{NextOffset, TopicPartition};
 /// Most time one question to the broker may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// After this long without a turn (the process was stopped, or starved) silence is no evidence:
+/// nothing was fetched meanwhile, and the partitions may be someone else's by now.
+const STALL_MAX: Duration = Duration::from_secs(3);
+
 /// How far a partition is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
@@ -83,8 +87,12 @@ pub(super) struct Member<H> {
     in_flight: Option<(Instant, Vec<CommitPoint>)>,
     /// Partitions are paused for lack of room.
     throttled: bool,
+    /// When the lag of a partition that is not fetched was last asked for, and of which.
+    lag_asked: (Option<Instant>, usize),
     /// The handler was told that reading is disturbed.
     disturbed: bool,
+    /// All partitions were lost, and the group has not dealt them out again since.
+    cut_off: bool,
     /// No more records are handed over.
     closing: bool,
     /// Something that was done was not committed before its partition went.
@@ -94,6 +102,8 @@ pub(super) struct Member<H> {
     /// When to look for positions the broker does not have, and when that was done last.
     restart_due: Option<Instant>,
     restarted_at: Instant,
+    /// The end of the last turn.
+    turned_at: Instant,
     records: u64,
     bytes: u64,
 }
@@ -110,12 +120,15 @@ impl<H: RecordHandler> Member<H> {
             committed_at: Instant::now(),
             in_flight: None,
             throttled: false,
+            lag_asked: (None, 0),
             disturbed: false,
+            cut_off: false,
             closing: false,
             left_uncommitted: false,
             all_revoked: false,
             restart_due: None,
             restarted_at: Instant::now(),
+            turned_at: Instant::now(),
             records: 0,
             bytes: 0,
         }
@@ -162,10 +175,13 @@ impl<H: RecordHandler> Member<H> {
 
     /// Takes partitions on before they are assigned; returns where reading begins, where known.
     pub(super) fn assign(&mut self, broker: &impl Broker, partitions: &[i32]) -> Vec<Position> {
+        self.cut_off = false;
+        self.tell_disturbance();
         if partitions.is_empty() {
             return Vec::new();
         }
         self.metrics.count_rebalance("assigned");
+        tracing::info!(partitions = ?partitions, "partitions assigned");
         let mut starts = self.resolve(broker, partitions);
         let mut positions = Vec::with_capacity(partitions.len());
         for partition in partitions {
@@ -238,6 +254,7 @@ impl<H: RecordHandler> Member<H> {
             self.metrics.forget(*partition);
         }
         self.all_revoked = self.partitions.is_empty();
+        self.cut_off = lost && self.all_revoked;
         self.count_partitions();
         self.tell_disturbance();
     }
@@ -261,6 +278,9 @@ impl<H: RecordHandler> Member<H> {
 
     /// Does what is due between polls: rewinds, starts, room, commits.
     pub(super) fn turn(&mut self, broker: &impl Broker, stop: &dyn Fn() -> bool) {
+        if self.turned_at.elapsed() > STALL_MAX {
+            self.disturb(broker);
+        }
         self.metrics.heartbeat.beat();
         self.metrics.records.inc_by(mem::take(&mut self.records));
         self.metrics.bytes.inc_by(mem::take(&mut self.bytes));
@@ -269,7 +289,9 @@ impl<H: RecordHandler> Member<H> {
         self.rewind(broker);
         self.resolve_due(broker);
         self.start_ready(broker);
+        self.measure_lag(broker);
         self.commit_due(broker);
+        self.turned_at = Instant::now();
     }
 
     /// Ends the handing over of records and lets the handler finish until `deadline`.

@@ -29,6 +29,7 @@ pub use consumer::{SourceReport, spawn};
 pub use error::SourceError;
 pub use kafka_config::{AssignmentStrategy, GroupProtocol, KafkaConfig, KafkaConfigError};
 pub use kafka_properties::KafkaProperties;
+pub(crate) use kafka_properties::is_secret;
 pub use ledger::PartitionLedger;
 pub use metrics::{Heartbeat, OutcomeLabel, PartitionLabel, SourceMetrics};
 pub use preflight::check_topics;
@@ -47,6 +48,17 @@ pub struct RawRecord<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
+/// A move of the watermark that the clock made while a partition was idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleMark {
+    /// Where reading stood: it holds for the records from here on.
+    pub from: NextOffset,
+    /// The largest event time, as if a record had brought it.
+    pub time: EventTime,
+    /// Start of the last window that it made final.
+    pub through: EventTime,
+}
+
 /// What rides in the metadata string of a committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitMetadata {
@@ -58,6 +70,8 @@ pub struct CommitMetadata {
     pub done_through: Option<EventTime>,
     /// Windows not yet done that may lack lines.
     pub partial: Partial,
+    /// A move of the watermark beyond the committed offset, or whose windows are not all done.
+    pub idle: Option<IdleMark>,
 }
 
 impl CommitMetadata {
@@ -69,6 +83,7 @@ impl CommitMetadata {
             max_event_time: None,
             done_through: None,
             partial: Partial::No,
+            idle: None,
         }
     }
 }
@@ -128,6 +143,9 @@ pub trait RecordHandler {
 
     /// Returns the commit points that moved since the last call, by their metadata alone too.
     fn take_commit_points(&mut self) -> Vec<CommitPoint>;
+
+    /// A commit point is known to be committed.
+    fn committed(&mut self, _point: &CommitPoint) {}
 
     /// Returns the partitions to be taken back to their committed offset and assigned again, to
     /// be rebuilt from there.

@@ -2,7 +2,10 @@
 //!
 //! Nothing here creates a topic: a consumer asks, and consumers do not create what they ask for.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext,
@@ -16,6 +19,9 @@ use super::{KafkaConfig, SourceError};
 
 /// Longest wait for the brokers to answer, TLS and SASL handshakes included.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait before looking whether a broker has refused us, which librdkafka takes for a reason
+/// to try again: long enough for another broker of the list to answer.
+const REFUSED_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest wait for the same answer from a consumer that is connected.
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to listen for the reason why no broker answered.
@@ -25,8 +31,9 @@ const REASON_TIMEOUT: Duration = Duration::from_millis(200);
 /// input topic has.
 ///
 /// # Errors
-/// [`SourceError::Unreachable`] when no broker answers within 10 s, else
-/// [`SourceError::MissingTopics`] with all that are missing, or [`SourceError::Denied`].
+/// [`SourceError::Unreachable`] when no broker answers within 10 s,
+/// [`SourceError::LoginRefused`] or [`SourceError::Untrusted`] when one does and security stands
+/// in the way, else [`SourceError::MissingTopics`] with all that are missing, or [`SourceError::Denied`].
 pub fn check_topics(config: &KafkaConfig) -> Result<usize, SourceError> {
     config.validate()?;
     let client = connect(config)?;
@@ -69,7 +76,22 @@ pub(super) fn metadata(
     config: &KafkaConfig,
     topic: &str,
 ) -> Result<Option<Vec<i32>>, SourceError> {
-    match partitions(client, topic, METADATA_TIMEOUT) {
+    let deadline = Instant::now() + METADATA_TIMEOUT;
+    let answer = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match partitions(client, topic, left.min(REFUSED_CHECK_INTERVAL)) {
+            Err(KafkaError::MetadataFetch(code)) if is_no_answer(code) => {
+                if let Some(refused) = refused(client, config) {
+                    return Err(refused);
+                }
+                if left <= REFUSED_CHECK_INTERVAL {
+                    break Err(KafkaError::MetadataFetch(code));
+                }
+            }
+            answer => break answer,
+        }
+    };
+    match answer {
         Ok(partitions) => Ok(partitions),
         Err(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed)) => {
             Err(SourceError::Denied {
@@ -81,7 +103,7 @@ pub(super) fn metadata(
         }
         Err(source) => Err(SourceError::Unreachable {
             brokers: config.brokers.clone(),
-            reason: reason(client),
+            reason: client.context().reason(),
             source: source.into(),
         }),
     }
@@ -124,27 +146,61 @@ fn partitions<C: ConsumerContext>(
     ))
 }
 
-/// Returns the text of the last error, serving the client's events for a moment to get it.
-fn reason(client: &Client) -> String {
-    if let Some(Err(error)) = client.poll(REASON_TIMEOUT) {
-        tracing::debug!(error = %error, "no broker answered");
-    }
-    client.context().take()
+fn is_no_answer(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::Authentication
+            | Code::SSL
+    )
 }
 
-/// Keeps the text of the last error.
+/// Returns the last error if it is a refusal, serving the client's events for a moment to get it.
+fn refused(client: &Client, config: &KafkaConfig) -> Option<SourceError> {
+    let deadline = Instant::now() + REASON_TIMEOUT;
+    while Instant::now() < deadline {
+        if let Some(Err(error)) = client.poll(REASON_TIMEOUT) {
+            tracing::debug!(error = %error, "no broker answered");
+        }
+    }
+    let (brokers, reason) = (config.brokers.clone(), client.context().reason());
+    match client.context().code()? {
+        RDKafkaErrorCode::Authentication => Some(SourceError::LoginRefused { brokers, reason }),
+        RDKafkaErrorCode::SSL => Some(SourceError::Untrusted { brokers, reason }),
+        _ => None,
+    }
+}
+
+/// What a broker does that expects another protocol.
+const CLOSED_AT_ONCE: &str = "it closes the connection at the first request; is \
+                              `security.protocol` right for this port?";
+
+/// Keeps the last error: its code and its text in one line.
 #[derive(Default)]
-pub(super) struct LastError(Mutex<String>);
+pub(super) struct LastError(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
 impl LastError {
-    fn take(&self) -> String {
-        let reason = self.0.lock().map(|mut it| std::mem::take(&mut *it));
-        let reason = reason.unwrap_or_default();
-        if reason.is_empty() {
-            "no answer in time".to_owned()
-        } else {
-            reason
+    fn keep(&self, code: RDKafkaErrorCode, reason: &str) {
+        let words: Vec<&str> = reason.split_whitespace().collect();
+        if let Ok(mut last) = self.0.lock() {
+            *last = Some((code, words.join(" ")));
         }
+    }
+
+    fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.0.lock().ok()?.clone()
+    }
+
+    fn code(&self) -> Option<RDKafkaErrorCode> {
+        self.last().map(|(code, _)| code)
+    }
+
+    fn reason(&self) -> String {
+        let reason = self.last().map(|(_, reason)| reason);
+        reason.unwrap_or_else(|| "no answer in time".to_owned())
     }
 }
 
@@ -152,6 +208,10 @@ impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         // One error comes of a failed check, with the last reason in it; the rest is detail.
         tracing::debug!(facility, "{message}");
+        // Of this librdkafka makes no error, only a line.
+        if message.contains("Disconnected") && message.contains("in state APIVERSION_QUERY") {
+            self.keep(RDKafkaErrorCode::BrokerTransportFailure, CLOSED_AT_ONCE);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -160,9 +220,9 @@ impl ClientContext for LastError {
         // "1/1 brokers are down" says less than what came before it.
         if error != all_down
             && error != at_end
-            && let Ok(mut last) = self.0.lock()
+            && let Some(code) = error.rdkafka_error_code()
         {
-            reason.clone_into(&mut last);
+            self.keep(code, reason);
         }
     }
 }

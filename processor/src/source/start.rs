@@ -84,7 +84,8 @@ pub(super) fn decide(
                 high: marks.high,
             },
         ),
-        Some(next) if committed.metadata.is_none() => ((next, None, true), Finding::Foreign),
+        // Before the very first record there is nothing to be missed.
+        Some(next) if committed.metadata.is_none() => ((next, None, next > 0), Finding::Foreign),
         Some(next) => ((next, committed.metadata, false), Finding::Continued),
     };
     let start = StartPoint {
@@ -116,7 +117,8 @@ pub(super) fn log(start: &StartPoint, finding: Finding) {
         ),
         Finding::Foreign => tracing::warn!(
             %partition, next,
-            "the committed offset is not ours, did somebody move it? the first window is partial"
+            partial = start.partial,
+            "the committed offset is not ours, did somebody move it? streams begin anew there, the first window may be partial"
         ),
     }
 }
@@ -186,10 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_is_not_ours_makes_the_first_window_partial() {
+    fn a_commit_that_is_not_ours_makes_the_first_window_partial_unless_nothing_is_before_it() {
         assert_eq!(
             decided(Some(50), None, MARKS),
             (50, None, true, Finding::Foreign)
+        );
+        let whole = Watermarks { low: 0, high: 90 };
+        assert_eq!(
+            decided(Some(0), None, whole),
+            (0, None, false, Finding::Foreign)
         );
     }
 }

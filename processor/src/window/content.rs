@@ -15,8 +15,11 @@ pub const PAIRS_MAX: usize = 20_000;
 pub const SERVICES_MAX: usize = 4_096;
 /// Error lines kept as samples (the alarm shows as many).
 pub const SAMPLES_MAX: usize = 3;
-/// Longest sample kept, in bytes.
+/// Longest sample shown, in bytes.
 pub const SAMPLE_BYTES_MAX: usize = 512;
+/// Longest sample kept in an open window, in bytes: redaction has to see secrets whole, so a
+/// sample is cut to [`SAMPLE_BYTES_MAX`] after it.
+pub const SAMPLE_BYTES_KEPT_MAX: usize = 2_048;
 
 /// Lines of one template from one service.
 #[derive(Clone, Debug)]
@@ -55,7 +58,8 @@ pub struct WindowContent {
     pub services: Vec<ServiceCount>,
     /// Lines per (service, template), in order of first appearance; see [`Self::sorted_pairs`].
     pub pairs: Vec<TemplateCount>,
-    /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_MAX`].
+    /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_KEPT_MAX`]: as they came in a
+    /// window that is counted, redacted and cut to [`SAMPLE_BYTES_MAX`] in one that is scored.
     pub samples: Vec<Box<str>>,
     service_index: HashMap<Arc<str>, usize>,
     pair_index: HashMap<(usize, u64), usize>,
@@ -64,6 +68,16 @@ pub struct WindowContent {
 impl WindowContent {
     /// Adds one line.
     pub fn add(&mut self, event: &LogEvent<'_>, template: &Arc<Template>) {
+        self.add_within(event, template, PAIRS_MAX);
+    }
+
+    /// Adds one line, telling at most `pairs_max` pairs apart, and never more than [`PAIRS_MAX`].
+    pub(super) fn add_within(
+        &mut self,
+        event: &LogEvent<'_>,
+        template: &Arc<Template>,
+        pairs_max: usize,
+    ) {
         self.levels[event.level as usize] += 1;
         if let Some(label) = event.label {
             self.labelled += 1;
@@ -71,7 +85,7 @@ impl WindowContent {
         }
         if event.level.is_critical() && self.samples.len() < SAMPLES_MAX {
             let message = event.message.as_ref();
-            let end = message.floor_char_boundary(SAMPLE_BYTES_MAX);
+            let end = message.floor_char_boundary(SAMPLE_BYTES_KEPT_MAX);
             self.samples.push(message.split_at(end).0.into());
         }
         let Some(service) = self.service(&event.service) else {
@@ -79,7 +93,7 @@ impl WindowContent {
             return;
         };
         self.services[service].levels[event.level as usize] += 1;
-        self.add_pair(service, event.level, template);
+        self.add_pair(service, event.level, template, pairs_max.min(PAIRS_MAX));
     }
 
     fn service(&mut self, name: &str) -> Option<usize> {
@@ -99,12 +113,18 @@ impl WindowContent {
         Some(index)
     }
 
-    fn add_pair(&mut self, service: usize, level: Level, template: &Arc<Template>) {
+    fn add_pair(
+        &mut self,
+        service: usize,
+        level: Level,
+        template: &Arc<Template>,
+        pairs_max: usize,
+    ) {
         if let Some(&index) = self.pair_index.get(&(service, template.hash)) {
             let pair = &mut self.pairs[index];
             pair.count += 1;
             pair.level = pair.level.max(level);
-        } else if self.pairs.len() < PAIRS_MAX {
+        } else if self.pairs.len() < pairs_max {
             self.pair_index
                 .insert((service, template.hash), self.pairs.len());
             let template = Arc::clone(template);
@@ -117,6 +137,20 @@ impl WindowContent {
         } else {
             self.overflow += 1;
         }
+    }
+
+    /// Returns about how many bytes the content takes, texts of templates included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        // An entry of an index takes about as much again as its key and value.
+        const PAIR: usize = size_of::<TemplateCount>() + 2 * size_of::<((usize, u64), usize)>();
+        const SERVICE: usize = size_of::<ServiceCount>() + 2 * size_of::<(Arc<str>, usize)>();
+        let texts = self.pairs.iter().map(|pair| pair.template.text.len());
+        let names = self.services.iter().map(|service| service.name.len());
+        let samples = self.samples.iter().map(|sample| sample.len());
+        self.pairs.len() * (PAIR + size_of::<Template>())
+            + self.services.len() * SERVICE
+            + texts.chain(names).chain(samples).sum::<usize>()
     }
 
     /// Returns how many lines the window has.

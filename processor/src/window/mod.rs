@@ -16,11 +16,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use content::{
-    PAIRS_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX, SERVICES_MAX, ServiceCount, TemplateCount,
-    WindowContent,
+    PAIRS_MAX, SAMPLE_BYTES_KEPT_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX, SERVICES_MAX, ServiceCount,
+    TemplateCount, WindowContent,
 };
 pub use windower::{
-    EMPTY_ROWS_MAX, FORGET_AFTER_MS, OTHER_SERVICES, Placement, Recovered, STREAMS_MAX,
+    EMPTY_ROWS_MAX, FORGET_AFTER_MS, LATENESS_WINDOWS_MAX, OTHER_SERVICES, Placement, Recovered, SLOT_PAIRS_MAX,
+    STREAMS_MAX,
     StreamProgress, WindowConfig, Windower,
 };
 

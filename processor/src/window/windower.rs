@@ -1,7 +1,7 @@
 //! The windower: places records into windows and closes them as the watermark passes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -19,6 +19,12 @@ pub const EMPTY_ROWS_MAX: u32 = 10;
 pub const FORGET_AFTER_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Most streams told apart in one partition; the lines of further services share one stream.
 pub const STREAMS_MAX: usize = 10_000;
+/// Most windows that the lateness may keep open beside the one being filled: an hour of the usual
+/// ones.
+pub const LATENESS_WINDOWS_MAX: i64 = 120;
+/// Most (service, template) pairs told apart in the windows of one partition that begin at the same
+/// time; beyond it lines are counted, but not told apart. What 10,000 services usually write.
+pub const SLOT_PAIRS_MAX: usize = 50_000;
 /// Name of the stream that services beyond [`STREAMS_MAX`] share.
 pub const OTHER_SERVICES: &str = "(other)";
 
@@ -84,8 +90,14 @@ pub enum Placement {
     AlreadyDone,
 }
 
-/// Windows by start; in each the streams by name (empty for the whole partition).
-type OpenWindows = BTreeMap<EventTime, HashMap<Arc<str>, OpenStream>>;
+/// The open windows that begin at the same time.
+#[derive(Debug, Default)]
+struct Slot {
+    /// By name of the stream (empty for the whole partition).
+    streams: HashMap<Arc<str>, OpenStream>,
+    /// Pairs of all of them.
+    pairs: usize,
+}
 
 #[derive(Debug)]
 struct OpenStream {
@@ -93,6 +105,17 @@ struct OpenStream {
     span: OffsetSpan,
     /// Largest event time of the partition before its first record.
     max_event_time_before: Option<EventTime>,
+}
+
+impl OpenStream {
+    /// Returns the stream whose first line stands at `offset`, before it is counted.
+    fn from(offset: i64, max_event_time_before: Option<EventTime>) -> Self {
+        Self {
+            content: WindowContent::default(),
+            span: OffsetSpan::of(offset),
+            max_event_time_before,
+        }
+    }
 }
 
 /// The windows of one partition.
@@ -104,8 +127,11 @@ pub struct Windower {
     closed_through: Option<EventTime>,
     done_before_restart: Option<EventTime>,
     partial: Partial,
-    open: OpenWindows,
+    /// By start.
+    open: BTreeMap<EventTime, Slot>,
     streams: BTreeMap<Arc<str>, StreamProgress>,
+    /// Streams that have an open window and no row yet.
+    unborn: HashSet<Arc<str>>,
 }
 
 impl Windower {
@@ -121,6 +147,7 @@ impl Windower {
             done_before_restart: recovered.done_through,
             partial: recovered.partial,
             open: BTreeMap::new(),
+            unborn: HashSet::new(),
             streams: streams
                 .map(|(service, progress)| (service.unwrap_or_else(|| "".into()), progress))
                 .collect(),
@@ -165,6 +192,12 @@ impl Windower {
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.open.len()
+    }
+
+    /// Returns how many (service, template) pairs the open windows tell apart.
+    #[must_use]
+    pub fn open_pairs(&self) -> usize {
+        self.open.values().map(|slot| slot.pairs).sum()
     }
 
     /// Returns whether a window that starts after `start` and ends by `end` is open.
@@ -216,37 +249,40 @@ impl Windower {
             self.partial = Partial::Through(reach.window_start(self.config.length_ms));
         }
         let opened = !self.open.contains_key(&start);
-        let group_by = self.config.group_by;
-        let known = &self.streams;
-        let streams = self.open.entry(start).or_default();
-        let name = match group_by {
-            GroupBy::Partition => "",
-            GroupBy::Service => {
-                let room = streams.len() < STREAMS_MAX && known.len() < STREAMS_MAX;
-                let service = event.service.as_ref();
-                if room || known.contains_key(service) {
-                    service
-                } else {
-                    OTHER_SERVICES
+        let name = self.stream_name(&event.service);
+        let slot = self.open.entry(start).or_default();
+        let stream = match slot.streams.get_mut(name) {
+            Some(stream) => stream,
+            None => {
+                let name: Arc<str> = name.into();
+                if !self.streams.contains_key(&name) {
+                    self.unborn.insert(Arc::clone(&name));
                 }
+                let fresh = OpenStream::from(offset, max_event_time_before);
+                slot.streams.entry(name).or_insert(fresh)
             }
         };
-        if let Some(stream) = streams.get_mut(name) {
-            stream.content.add(event, template);
-            stream.span.extend(offset);
-        } else {
-            let mut content = WindowContent::default();
-            content.add(event, template);
-            streams.insert(
-                name.into(),
-                OpenStream {
-                    content,
-                    span: OffsetSpan::of(offset),
-                    max_event_time_before,
-                },
-            );
-        }
+        stream.span.extend(offset);
+        let before = stream.content.pairs.len();
+        let pairs_max = before + SLOT_PAIRS_MAX.saturating_sub(slot.pairs);
+        stream.content.add_within(event, template, pairs_max);
+        slot.pairs += stream.content.pairs.len() - before;
         Placement::Counted { start, opened }
+    }
+
+    /// Returns the name of the stream that the lines of `service` go to.
+    fn stream_name<'a>(&self, service: &'a str) -> &'a str {
+        match self.config.group_by {
+            GroupBy::Partition => "",
+            GroupBy::Service if self.has_room_for(service) => service,
+            GroupBy::Service => OTHER_SERVICES,
+        }
+    }
+
+    fn has_room_for(&self, service: &str) -> bool {
+        self.streams.len() + self.unborn.len() < STREAMS_MAX
+            || self.streams.contains_key(service)
+            || self.unborn.contains(service)
     }
 
     /// Moves the largest event time forward to `time`, for a partition whose clock goes on while
@@ -258,10 +294,23 @@ impl Windower {
     /// Closes, in window order, every window that the watermark has passed, and appends its rows:
     /// per slot the streams by name, a gap row before the row that ends the gap.
     pub fn close_final(&mut self, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
-        if let Some(watermark) = self.watermark() {
-            let last = watermark.saturating_add(-self.config.length_ms);
-            self.close_through(last.window_start(self.config.length_ms), final_by, rows);
+        if let Some(time) = self.max_event_time {
+            self.close_passed(time, final_by, rows);
         }
+    }
+
+    /// Moves the largest event time forward to `time`, for a partition whose clock goes on while no
+    /// record comes, and closes every window that this makes the watermark pass.
+    pub fn close_idle(&mut self, time: EventTime, rows: &mut Vec<ClosedWindow>) {
+        self.advance(time);
+        self.close_passed(time, FinalBy::Idle, rows);
+    }
+
+    /// Closes every window that the watermark passes with a record of this time.
+    fn close_passed(&mut self, time: EventTime, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
+        let (length_ms, lateness_ms) = (self.config.length_ms, self.config.lateness_ms);
+        let last = time.saturating_add(-lateness_ms - length_ms);
+        self.close_through(last.window_start(length_ms), final_by, rows);
     }
 
     /// Closes every window there is: the input has ended.
@@ -276,15 +325,15 @@ impl Windower {
     pub fn open_rows(&self) -> Vec<ClosedWindow> {
         let mut rows = Vec::new();
         let mut open_before = HashMap::new();
-        for (&start, streams) in &self.open {
-            let mut names: Vec<_> = streams.keys().collect();
+        for (&start, slot) in &self.open {
+            let mut names: Vec<_> = slot.streams.keys().collect();
             names.sort_unstable();
             for name in names {
                 let bounds = WindowBounds {
                     start,
                     end: self.end_of(start),
                 };
-                let stream = &streams[name];
+                let stream = &slot.streams[name];
                 let mut row = self.row(name, bounds, start, FinalBy::Open);
                 row.content = Arc::new(stream.content.clone());
                 row.span = Some(stream.span);
@@ -323,7 +372,7 @@ impl Windower {
     }
 
     fn close_slot(&mut self, slot: EventTime, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
-        let mut with_lines = self.open.remove(&slot).unwrap_or_default();
+        let mut with_lines = self.open.remove(&slot).unwrap_or_default().streams;
         self.streams.retain(|_, progress| {
             slot.as_millis() - progress.seen_until.as_millis() < FORGET_AFTER_MS
         });
@@ -370,6 +419,7 @@ impl Windower {
             empty_run: 0,
             seen_until: bounds.end,
         };
+        self.unborn.remove(name);
         self.streams.insert(Arc::clone(name), progress);
         let mut row = self.row(name, bounds, slot, final_by);
         row.content = Arc::new(stream.content);
@@ -575,6 +625,40 @@ mod tests {
                 "t/0/b 30..60 lines 1"
             ]
         );
+    }
+
+    #[test]
+    fn services_beyond_the_cap_share_a_stream_however_windows_overlap() {
+        let mut windower = windower(GroupBy::Service, Recovered::default());
+        let template = Arc::new(Template::new("m"));
+        let mut rows = Vec::new();
+        let names: Vec<_> = (0..STREAMS_MAX + 500).map(|it| format!("s{it}")).collect();
+        for (offset, name) in (0..).zip(&names) {
+            // Two windows are open at the same time, each with half of the services.
+            windower.add(&event(29 + offset % 2, name), &template, offset);
+        }
+        windower.close_all(&mut rows);
+        let lines: u32 = rows.iter().map(|row| row.content.lines()).sum();
+        assert_eq!(lines as usize, names.len());
+        assert_eq!(windower.stream_count(), STREAMS_MAX + 1);
+        let others = rows.iter().filter(|row| row.stream.service.as_deref() == Some(OTHER_SERVICES));
+        assert_eq!(others.map(|row| row.content.lines()).sum::<u32>(), 500);
+    }
+
+    #[test]
+    fn pairs_beyond_the_cap_of_a_slot_are_counted_but_not_told_apart() {
+        let mut windower = windower(GroupBy::Service, Recovered::default());
+        for offset in 0..i64::try_from(SLOT_PAIRS_MAX).unwrap() + 300 {
+            let template = Arc::new(Template::new(&offset.to_string()));
+            let service = format!("s{}", offset % 100);
+            windower.add(&event(0, &service), &template, offset);
+        }
+        let mut rows = Vec::new();
+        windower.close_all(&mut rows);
+        let sum = |of: fn(&WindowContent) -> usize| rows.iter().map(|row| of(&row.content)).sum();
+        let (pairs, lines): (usize, usize) = (sum(|it| it.pairs.len()), sum(|it| it.lines() as usize));
+        assert_eq!((pairs, lines), (SLOT_PAIRS_MAX, SLOT_PAIRS_MAX + 300));
+        assert_eq!(sum(|it| it.overflow as usize), 300usize);
     }
 
     #[test]

@@ -9,16 +9,19 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
+use super::notes::Tally;
 use crate::{
+    decode::RejectReason,
     event::{EventTime, NextOffset, OffsetSpan, Partial, TopicPartition},
     metrics::PipelineMetrics,
     model::{Baseline, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     recovery::Known,
     sink::{
-        AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, Sinks, WindowJob, store::RecoveredStream,
+        AssignmentId, DEAD_LETTER_BYTES_KEPT_MAX, DeadLetter, DeployJob, Sinks, WindowJob,
+        store::RecoveredStream,
     },
-    source::{CommitMetadata, PartitionLedger, StartPoint},
+    source::{CommitMetadata, IdleMark, PartitionLedger, StartPoint},
     window::{FinalBy, Recovered, StreamProgress, WindowConfig},
 };
 
@@ -27,6 +30,7 @@ use crate::{
 pub(super) enum Job {
     Window(WindowJob),
     Letter(DeadLetter),
+    Deploy(DeployJob),
 }
 
 impl Job {
@@ -34,6 +38,7 @@ impl Job {
         match self {
             Self::Window(job) => job.assignment,
             Self::Letter(letter) => letter.assignment,
+            Self::Deploy(deploy) => deploy.assignment,
         }
     }
 }
@@ -45,6 +50,14 @@ pub(super) struct Submission<'a> {
     pub(super) metrics: &'a PipelineMetrics,
     pub(super) now: DateTime<Utc>,
     pub(super) max_alert_age: Duration,
+}
+
+/// What waits until a move of the watermark by the clock is committed.
+#[derive(Debug)]
+struct Held {
+    mark: IdleMark,
+    /// With the acks that each will bring.
+    jobs: Vec<(Job, u32)>,
 }
 
 /// A partition that is ours.
@@ -71,11 +84,17 @@ pub(super) struct Running {
     pub(super) committed: (NextOffset, CommitMetadata),
     /// Since when every record there is has been read.
     pub(super) idle_since: Option<Instant>,
+    /// What has happened since its health was last noted.
+    pub(super) tally: Tally,
     /// Windows up to this start were written as provisional because the partition is idle.
     pub(super) provisional_through: Option<EventTime>,
     /// The store could not be asked: rows are provisional and nothing is committed, until it
     /// answers and everything is read again.
     pub(super) cold: bool,
+    /// A move of the watermark that is committed, to be made when reading comes to its place.
+    pub(super) mark: Option<IdleMark>,
+    /// Everything goes here while such a move is not committed yet.
+    held: Option<Held>,
 }
 
 impl Running {
@@ -130,6 +149,13 @@ impl Running {
             streams: progress,
         };
         let mut pipeline = PartitionPipeline::new(window, partition.clone(), recovered, baselines);
+        let (passed, mark) = match metadata.idle {
+            Some(mark) if mark.from <= lane.start.next => (Some(mark), None),
+            mark => (None, mark),
+        };
+        if let Some(mark) = passed {
+            pipeline.close_idle(shared, mark.time, steps);
+        }
         pipeline.close(shared, steps);
         tracing::info!(%partition, offset = lane.start.next.0, fence, "partition starts");
         Self {
@@ -141,8 +167,11 @@ impl Running {
             owed: 0,
             committed: (lane.start.next, metadata),
             idle_since: None,
+            tally: Tally::default(),
             provisional_through: None,
             cold,
+            mark,
+            held: None,
         }
     }
 
@@ -171,21 +200,44 @@ impl Running {
                     max_event_time_before,
                 } => {
                     submission.metrics.rejected(rejected.reason);
+                    match rejected.reason {
+                        RejectReason::Late => self.tally.late += 1,
+                        _ => self.tally.rejected += 1,
+                    }
                     self.ledger.letter_opened(offset, max_event_time_before);
-                    self.owed += 1;
                     let payload = payload.unwrap_or_default();
-                    let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_MAX)];
-                    submission.outbox.push_back(Job::Letter(DeadLetter {
+                    let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_KEPT_MAX)];
+                    let letter = DeadLetter {
                         partition: self.partition.clone(),
                         span: OffsetSpan::of(offset),
                         rejected,
                         payload: head.to_vec(),
                         payload_bytes: payload.len(),
                         assignment: self.assignment,
+                    };
+                    self.hand_over(Job::Letter(letter), 1, submission.outbox);
+                }
+                Step::Deployed {
+                    offset,
+                    deploy,
+                    max_event_time_before,
+                } => {
+                    // Of a cold start everything will be read again, this line too.
+                    if self.cold || !submission.sinks.takes_deploys() {
+                        continue;
+                    }
+                    self.ledger.letter_opened(offset, max_event_time_before);
+                    self.owed += 1;
+                    submission.outbox.push_back(Job::Deploy(DeployJob {
+                        partition: self.partition.clone(),
+                        offset,
+                        deploy,
+                        assignment: self.assignment,
                     }));
                 }
                 Step::Closed(scored) => {
                     submission.metrics.closed(&scored);
+                    self.tally.scored += i64::from(scored.window.content.lines());
                     let slot = scored.window.slot;
                     *slots.entry(slot).or_default() += self.submit(scored, true, submission);
                 }
@@ -218,9 +270,39 @@ impl Running {
             stale: age.to_std().is_ok_and(|age| age > submission.max_alert_age),
         };
         let acks = submission.sinks.acks_per_window(&job);
-        self.owed += u64::from(acks);
-        submission.outbox.push_back(Job::Window(job));
+        self.hand_over(Job::Window(job), acks, submission.outbox);
         acks
+    }
+
+    fn hand_over(&mut self, job: Job, acks: u32, outbox: &mut VecDeque<Job>) {
+        if let Some(held) = &mut self.held {
+            held.jobs.push((job, acks));
+        } else {
+            self.owed += u64::from(acks);
+            outbox.push_back(job);
+        }
+    }
+
+    /// Has everything wait from here on until `mark` is committed.
+    pub(super) fn hold(&mut self, mark: IdleMark) {
+        self.held = Some(Held {
+            mark,
+            jobs: Vec::new(),
+        });
+    }
+
+    /// Lets go what waited for `committed`, if something did.
+    pub(super) fn release(&mut self, committed: Option<IdleMark>, outbox: &mut VecDeque<Job>) {
+        if let Some(held) = self.held.take_if(|held| Some(held.mark) == committed) {
+            for (job, acks) in held.jobs {
+                self.hand_over(job, acks, outbox);
+            }
+        }
+    }
+
+    /// Returns how much waits for a commit.
+    pub(super) fn held_count(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.jobs.len())
     }
 
     /// Tells the ledger how far the windows are, after records up to `next` were taken.

@@ -26,6 +26,8 @@ macro_rules! submission {
 
 mod idle;
 mod lane;
+mod notes;
+mod under_way;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -34,8 +36,12 @@ use std::{
 };
 
 use crossbeam_channel::Receiver;
+use fail::fail_point;
 
-use self::lane::{Job, Lane, Running};
+use self::{
+    lane::{Job, Lane, Running},
+    under_way::UnderWay,
+};
 use crate::{
     clock::Clock,
     event::{NextOffset, TopicPartition},
@@ -45,7 +51,7 @@ use crate::{
     mutes::MutesReceiver,
     pipeline::{Shared, Step},
     recovery::{Known, Recovery, RecoveryDesk},
-    sink::{Ack, AssignmentId, Sinks},
+    sink::{Ack, AssignmentId, Sinks, WindowJob},
     source::{CommitPoint, RawRecord, RecordHandler, StartPoint},
     window::WindowConfig,
 };
@@ -55,6 +61,9 @@ use crate::{
 const ROOM_SLICE: Duration = Duration::from_millis(20);
 /// How often idle partitions are looked at and gauges set.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Results of a partition that wait for a commit before no more records are taken; what comes while
+/// the broker answers is far less.
+const HELD_MAX: usize = 2_000;
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
@@ -96,6 +105,7 @@ pub struct Worker {
     lanes: BTreeMap<TopicPartition, Lane>,
     steps: Vec<Step<ScoredWindow>>,
     outbox: VecDeque<Job>,
+    under_way: UnderWay,
     sinks: Sinks,
     acks: Receiver<Ack>,
     desk: RecoveryDesk,
@@ -105,6 +115,7 @@ pub struct Worker {
     assignments: AssignmentId,
     reading_disturbed: bool,
     checked: Instant,
+    noted: Instant,
     clock: Clock,
     health: Arc<Health>,
     metrics: PipelineMetrics,
@@ -131,6 +142,7 @@ impl Worker {
             lanes: BTreeMap::new(),
             steps: Vec::new(),
             outbox: VecDeque::new(),
+            under_way: UnderWay::default(),
             sinks,
             acks,
             desk,
@@ -140,6 +152,7 @@ impl Worker {
             assignments: 0,
             reading_disturbed: false,
             checked: clock.instant(),
+            noted: clock.instant(),
             clock,
             health,
             metrics,
@@ -231,10 +244,11 @@ impl Worker {
             known,
         }: Recovery,
     ) {
+        // One that is leaving is not begun any more, though its answer came meanwhile.
         let lane = self
             .lanes
             .get_mut(&partition)
-            .filter(|lane| lane.assignment == assignment);
+            .filter(|lane| lane.assignment == assignment && !lane.leaving);
         let Some(lane) = lane else { return };
         if lane.running.is_some() {
             tracing::info!(%partition, "the store is back; reading again from the last commit");
@@ -276,14 +290,29 @@ impl Worker {
                 continue;
             }
             let refused = match job {
-                Job::Window(job) => self.sinks.try_submit(job).err().map(Job::Window),
+                Job::Window(job) => self.try_submit(job).err().map(Job::Window),
                 Job::Letter(letter) => self.sinks.try_submit_letter(letter).err().map(Job::Letter),
+                Job::Deploy(job) => self.sinks.try_submit_deploy(job).err().map(Job::Deploy),
             };
             if let Some(job) = refused {
                 self.outbox.push_front(job);
                 return;
             }
         }
+    }
+
+    #[allow(
+        clippy::result_large_err,
+        reason = "the job is handed back, not reported"
+    )]
+    fn try_submit(&mut self, job: WindowJob) -> Result<(), WindowJob> {
+        if !self.under_way.has_room_for(&job.scored) {
+            return Err(job);
+        }
+        let window = Arc::clone(&job.scored);
+        self.sinks.try_submit(job)?;
+        self.under_way.add(&window);
+        Ok(())
     }
 
     fn turn(&mut self) {
@@ -297,7 +326,9 @@ impl Worker {
         if now.saturating_duration_since(self.checked) >= CHECK_EVERY {
             self.checked = now;
             self.check_idle();
+            self.under_way.forget_done();
             self.set_gauges();
+            self.note_health_due();
         }
         self.flush_outbox();
     }
@@ -306,8 +337,13 @@ impl Worker {
         let running = || self.lanes.values().filter_map(|lane| lane.running.as_ref());
         self.metrics.set_gauges(crate::metrics::Gauges {
             outbox: self.outbox.len(),
+            under_way_bytes: self.under_way.bytes(),
+            acks_waiting: self.acks.len(),
             open_windows: running()
                 .map(|it| it.pipeline.windower().open_count())
+                .sum(),
+            open_pairs: running()
+                .map(|it| it.pipeline.windower().open_pairs())
                 .sum(),
             streams: running()
                 .map(|it| it.pipeline.windower().stream_count())
@@ -315,7 +351,10 @@ impl Worker {
             mutes: self.shared.mutes().len(),
             windows_pending: running().map(|it| it.ledger.windows_closed_pending()).sum(),
             letters_pending: running().map(|it| it.ledger.letters_pending()).sum(),
+            baselines: running().map(|it| it.pipeline.baselines_count()).sum(),
             templates: self.shared.dictionary().len(),
+            template_bytes: self.shared.dictionary().bytes(),
+            unseen_texts: self.shared.unseen_texts(),
             template_evictions: self.shared.dictionary().evictions(),
         });
     }
@@ -335,6 +374,12 @@ impl Worker {
                 self.apply(&ack);
             }
         }
+    }
+
+    /// Tells whether more records can be taken.
+    fn has_room(&self) -> bool {
+        let mut running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
+        self.outbox.is_empty() && running.all(|it| it.held_count() < HELD_MAX)
     }
 
     /// Returns how many acks the sinks still owe to these partitions.
@@ -398,8 +443,14 @@ impl RecordHandler for Worker {
             }
             return;
         };
+        let reached = NextOffset(record.offset);
+        if running.mark.is_some_and(|mark| mark.from <= reached) {
+            self.make_committed_move(partition, reached);
+            return self.record(partition, record);
+        }
         running.idle_since = None;
         running.provisional_through = None;
+        running.tally.read += 1;
         let place = (partition.partition, record.offset);
         self.sinks
             .offer_line(place, record.payload, record.record_time);
@@ -409,7 +460,11 @@ impl RecordHandler for Worker {
         if !self.steps.is_empty() {
             running.carry(&mut self.steps, record.payload, &mut submission!(self));
         }
-        running.advance(NextOffset::after(record.offset));
+        let next = NextOffset::after(record.offset);
+        running.advance(next);
+        if running.mark.is_some() {
+            self.make_committed_move(partition, next);
+        }
     }
 
     fn caught_up(&mut self, partition: &TopicPartition) {
@@ -435,7 +490,14 @@ impl RecordHandler for Worker {
     }
 
     fn drain(&mut self, deadline: Instant) -> bool {
-        self.turns_until(deadline, |worker| worker.outbox.is_empty())
+        self.turns_until(deadline, Self::has_room)
+    }
+
+    fn committed(&mut self, point: &CommitPoint) {
+        let lane = self.lanes.get_mut(&point.partition);
+        if let Some(running) = lane.and_then(|lane| lane.running.as_mut()) {
+            running.release(point.metadata.idle, &mut self.outbox);
+        }
     }
 
     fn take_commit_points(&mut self) -> Vec<CommitPoint> {
@@ -462,23 +524,30 @@ impl RecordHandler for Worker {
         for partition in partitions {
             self.desk.forget(partition);
             self.ready.retain(|ready| ready != partition);
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lane.leaving = true;
+            }
         }
-        if !lost && !self.turns_until(deadline, |worker| worker.owed(partitions) == 0) {
+        let drained = |worker: &Self| {
+            fail_point!("revoke.draining", |_| std::process::abort());
+            worker.owed(partitions) == 0
+        };
+        if !lost && !self.turns_until(deadline, drained) {
             tracing::warn!(
                 acks = self.owed(partitions),
                 "revoked before everything was durable; the rest will be read again"
             );
         }
-        for partition in partitions {
-            if lost {
+        self.note_health(|partition| partitions.contains(partition));
+        if lost {
+            for partition in partitions {
                 self.lanes.remove(partition);
-            } else if let Some(lane) = self.lanes.get_mut(partition) {
-                lane.leaving = true;
             }
         }
     }
 
     fn finish(&mut self, deadline: Instant) {
+        self.note_health(|_| true);
         let partitions: Vec<_> = self.lanes.keys().cloned().collect();
         if !self.turns_until(deadline, |worker| worker.owed(&partitions) == 0) {
             tracing::warn!(

@@ -15,7 +15,7 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
     metadata::MetadataPartition,
 };
@@ -32,6 +32,19 @@ pub(crate) async fn create_topic(brokers: &str, name: &str, partitions: i32) {
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
     for outcome in admin.create_topics([&topic], &options).await.unwrap() {
         outcome.unwrap();
+    }
+    // The controller has it; the broker learns of it a moment later.
+    let deadline = Instant::now() + PATIENCE;
+    let known = || {
+        let metadata = admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
+        metadata.topics()[0].partitions().len() == usize::try_from(partitions).unwrap()
+    };
+    while !known() {
+        assert!(
+            Instant::now() < deadline,
+            "the broker does not know `{name}`"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -105,6 +118,30 @@ pub(crate) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32
         .iter()
         .map(|it| (it.partition(), offset(it.offset())))
         .collect()
+}
+
+/// Sets the offsets of a group that has no members, as an operator does: without metadata.
+pub(crate) fn reset_offsets(brokers: &str, group: &str, topic: &str, offsets: &BTreeMap<i32, i64>) {
+    let consumer: BaseConsumer = config(brokers).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+            .unwrap();
+    }
+    consumer.commit(&list, CommitMode::Sync).unwrap();
+}
+
+/// Deletes the records of a partition before `offset`, as retention does.
+pub(crate) async fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> = config(brokers).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset))
+        .unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let deleted = admin.delete_records(&list, &options).await.unwrap();
+    for element in deleted.elements() {
+        element.error().unwrap();
+    }
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {

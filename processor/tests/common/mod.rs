@@ -36,14 +36,19 @@ fn address(variable: &str) -> Option<String> {
     if address.is_none() {
         let required = std::env::var(REQUIRE_SERVICES).is_ok_and(|it| it == "1");
         assert!(!required, "{variable} is not set but {REQUIRE_SERVICES}=1");
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        // Past the capture of the test runner, which hides the stderr of tests that pass.
-        let line = format!("SKIPPED: {test}: {variable} is not set\n");
-        let mut stderr = std::io::stderr().lock();
-        std::io::Write::write_all(&mut stderr, line.as_bytes()).expect("stderr takes a line");
+        skipped(&format!("{variable} is not set"));
     }
     address
+}
+
+/// Says that the test passes over itself, and why.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Past the capture of the test runner, which hides the stderr of tests that pass.
+    let line = format!("SKIPPED: {test}: {why}\n");
+    let mut stderr = std::io::stderr().lock();
+    std::io::Write::write_all(&mut stderr, line.as_bytes()).expect("stderr takes a line");
 }
 
 /// An empty database, dropped when this value is.
@@ -87,8 +92,12 @@ impl Drop for TestDatabase {
 
 /// Creates an empty database on the server to test on, if one was given.
 pub(crate) async fn fresh_database() -> Option<TestDatabase> {
+    Some(fresh_database_at(database_url()?).await)
+}
+
+/// Creates an empty database on the server of a superuser's URL.
+pub(crate) async fn fresh_database_at(admin_url: String) -> TestDatabase {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let admin_url = database_url()?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("logguard_test_{}_{count}", std::process::id());
     let admin = connect(&admin_url).await;
@@ -102,11 +111,11 @@ pub(crate) async fn fresh_database() -> Option<TestDatabase> {
             .expect("the database can be created");
     }
     let url = with_database(&admin_url, &name);
-    Some(TestDatabase {
+    TestDatabase {
         url,
         name,
         admin_url,
-    })
+    }
 }
 
 /// Returns whether the server has TimescaleDB, without which a test passes over itself and says so.
@@ -115,11 +124,7 @@ pub(crate) async fn offers_timescale(database: &TestDatabase) -> bool {
     let client = database.client().await;
     let offered = client.query_opt(sql, &[]).await.expect("a catalogue");
     if offered.is_none() {
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        let line = format!("SKIPPED: {test}: the server has no TimescaleDB\n");
-        let mut stderr = std::io::stderr().lock();
-        std::io::Write::write_all(&mut stderr, line.as_bytes()).expect("stderr takes a line");
+        skipped("the server has no TimescaleDB");
     }
     offered.is_some()
 }

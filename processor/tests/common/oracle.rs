@@ -1,16 +1,17 @@
 //! What a live run must have left behind, whatever happened to it: what `replay` says of the same
 //! topic with the same model.
 //!
-//! Compared are the rows, the last result message of each window, the alarm file, and the offsets
-//! that the group committed. Left out is what depends on the clock: write times, and whether a
-//! window came too late to tell anyone (`stale`).
+//! Compared are the rows, the final result messages of each window (all of them: they must be the
+//! same), the alarm file, and the offsets that the group committed. Left out is what depends on the
+//! clock: write times, whether a window came too late to tell anyone (`stale`), windows that the
+//! clock made final, and what an alarm says that came before its window was final.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     path::Path,
 };
 
@@ -23,6 +24,16 @@ use crate::broker::{self, Record};
 const TOLD_MAX: usize = 12;
 /// The one field that the clock decides.
 const STALE: &str = "stale";
+
+/// The fields that depend on the lines alone, not on the streams' past.
+const COUNTED: [&str; 6] = [
+    "window_end",
+    "log_count",
+    "error_count",
+    "critical_count",
+    "labelled_count",
+    "next_offset",
+];
 
 /// Every row with its features and its alarm, with times as result messages write them and numbers
 /// that come back exactly.
@@ -47,6 +58,7 @@ pub(crate) struct Oracle {
     closed: BTreeMap<Key, Said>,
     /// Those that were open at the end of the topic.
     open: BTreeMap<Key, Said>,
+    open_may_be_missing: bool,
 }
 
 #[derive(Debug)]
@@ -94,6 +106,35 @@ impl Outcome {
     }
 }
 
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// Windows that are final.
+    pub(crate) windows: usize,
+    /// Rows that the clock made final.
+    pub(crate) by_clock: usize,
+    /// Final result messages beyond the first of their window, all equal to it.
+    pub(crate) republished: usize,
+    /// Alarms in the file.
+    pub(crate) alarms: usize,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            windows,
+            republished,
+            alarms,
+            ..
+        } = self;
+        // A window lost, told twice or told otherwise has failed the comparison.
+        write!(
+            out,
+            "{windows} windows, 0 lost, 0 double, {republished} messages sent again, {alarms} alarms"
+        )
+    }
+}
+
 impl Oracle {
     /// Reads what `replay --results` wrote.
     pub(crate) fn read(results: &Path) -> Self {
@@ -109,7 +150,11 @@ impl Oracle {
             let before = windows.insert(key, Said { text, message });
             assert!(before.is_none(), "replay told a window twice: {line}");
         }
-        Self { closed, open }
+        Self {
+            closed,
+            open,
+            open_may_be_missing: false,
+        }
     }
 
     /// Returns how many windows are final by the watermark.
@@ -140,16 +185,60 @@ impl Oracle {
         committed
     }
 
-    /// Fails with every difference between what must be there and what is.
-    pub(crate) fn check(&self, outcome: &Outcome) {
+    /// Fails with every difference between what must be there and what is; returns what was
+    /// compared.
+    pub(crate) fn check(&self, outcome: &Outcome) -> Tally {
         let mut differences = Differences::default();
-        self.compare_rows(&outcome.rows, &mut differences);
-        self.compare_messages(&outcome.messages, &mut differences);
-        self.compare_alarms(&outcome.alarms, &mut differences);
+        let tally = self.compare(outcome, &mut differences);
         differences.fail_if_any();
+        tally
     }
 
-    fn compare_rows(&self, rows: &[Value], differences: &mut Differences) {
+    /// The same, where the last lines may not have been read before the stop: windows still open
+    /// may be missing.
+    pub(crate) fn check_final(&mut self, outcome: &Outcome) -> Tally {
+        let mut differences = Differences::default();
+        self.open_may_be_missing = true;
+        let tally = self.compare(outcome, &mut differences);
+        differences.fail_if_any();
+        tally
+    }
+
+    fn compare(&self, outcome: &Outcome, differences: &mut Differences) -> Tally {
+        let mut tally = Tally::default();
+        self.compare_rows(&outcome.rows, &mut tally, differences);
+        self.compare_messages(&outcome.messages, &mut tally, differences);
+        self.compare_alarms(&outcome.alarms, &mut tally, differences);
+        tally
+    }
+
+    /// Fails unless each row that is complete counts what `replay` counts. To be used where
+    /// baselines began anew, so that scores differ.
+    pub(crate) fn check_counts(&self, outcome: &Outcome) -> Tally {
+        let mut differences = Differences::default();
+        let rows: BTreeMap<Key, &Value> = outcome.rows.iter().map(|row| (key(row), row)).collect();
+        let mut tally = Tally::default();
+        for (key, said) in &self.closed {
+            match rows.get(key) {
+                None => differences.tell(format!("{key}: its row is missing")),
+                Some(row) if row["partial"] == true || said.message["partial"] == true => {}
+                Some(row) => {
+                    tally.windows += 1;
+                    for field in COUNTED {
+                        if !same(&said.message[field], &row[field]) {
+                            let (found, expected) = (&row[field], &said.message[field]);
+                            differences
+                                .tell(format!("{key}: {field} is {found}, expected {expected}"));
+                        }
+                    }
+                }
+            }
+        }
+        differences.fail_if_any();
+        tally
+    }
+
+    fn compare_rows(&self, rows: &[Value], tally: &mut Tally, differences: &mut Differences) {
         let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
         for row in rows {
             let key = key(row);
@@ -163,41 +252,69 @@ impl Oracle {
                     more_lines(&key, &said.message, row, differences);
                     open.insert(key);
                 }
+                Expected::ByClock => {
+                    tally.by_clock += 1;
+                    closed.insert(key.clone());
+                    open.insert(key);
+                }
+                Expected::Superseded => {
+                    differences.tell(format!("{key}: its row is still provisional"));
+                    closed.insert(key);
+                }
                 Expected::Nothing => {}
             }
         }
+        tally.windows = closed.len();
         missing("row", &self.closed, &closed, differences);
-        missing("provisional row", &self.open, &open, differences);
+        if !self.open_may_be_missing {
+            missing("provisional row", &self.open, &open, differences);
+        }
     }
 
-    fn compare_messages(&self, messages: &[Record], differences: &mut Differences) {
-        let last: BTreeMap<&Key, &String> =
-            messages.iter().map(|(key, text)| (key, text)).collect();
+    fn compare_messages(
+        &self,
+        messages: &[Record],
+        tally: &mut Tally,
+        differences: &mut Differences,
+    ) {
+        let mut finals: BTreeMap<&Key, BTreeMap<String, usize>> = BTreeMap::new();
         let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
-        for (key, text) in last {
+        for (key, text) in messages {
             let message: Value = serde_json::from_str(text).unwrap();
             match self.expected(key, &message, differences) {
                 Expected::Closed(said) => {
-                    differ(key, &said.message, &message, differences);
-                    // The same fields: then the same bytes, for the order of fields is promised.
                     let fresh = text.replacen("\"stale\":true", "\"stale\":false", 1);
-                    if fresh != said.text
-                        && message_without_stale(text) == message_without_stale(&said.text)
-                    {
-                        differences.tell(format!(
-                            "{key}: the message's fields stand in another order"
-                        ));
+                    let same = finals.entry(key).or_default().entry(fresh).or_default();
+                    *same += 1;
+                    if *same == 1 {
+                        differ(key, &said.message, &message, differences);
+                        in_order(key, text, said, differences);
                     }
                     closed.insert(key.clone());
                 }
                 Expected::Open(_) => {
                     open.insert(key.clone());
                 }
-                Expected::Nothing => {}
+                Expected::ByClock => {
+                    closed.insert(key.clone());
+                    open.insert(key.clone());
+                }
+                // The topic keeps them all; a reader passes over what is provisional once there is
+                // a final one.
+                Expected::Superseded | Expected::Nothing => {}
+            }
+        }
+        for (key, texts) in finals {
+            tally.republished += texts.values().sum::<usize>() - 1;
+            if texts.len() > 1 {
+                let times = texts.len();
+                differences.tell(format!("{key}: {times} final messages that differ"));
             }
         }
         missing("message", &self.closed, &closed, differences);
-        missing("provisional message", &self.open, &open, differences);
+        if !self.open_may_be_missing {
+            missing("provisional message", &self.open, &open, differences);
+        }
     }
 
     /// Returns what `replay` says of a window that the live run tells of.
@@ -209,6 +326,8 @@ impl Oracle {
         ) {
             (Some("watermark"), Some(said), _) => Expected::Closed(said),
             (Some("open"), _, Some(said)) => Expected::Open(said),
+            (Some("idle"), ..) => Expected::ByClock,
+            (Some("open"), Some(_), _) => Expected::Superseded,
             (by, closed, open) => {
                 let expected = match (closed, open) {
                     (Some(_), _) => "final by the watermark",
@@ -222,48 +341,84 @@ impl Oracle {
         }
     }
 
-    fn compare_alarms(&self, alarms: &str, differences: &mut Differences) {
-        let mut told: BTreeMap<String, usize> = BTreeMap::new();
-        let mut samples = 0;
-        for line in alarms.lines() {
-            // The leading time is the clock's.
-            let Some((_, rest)) = line.split_once(" | WARNING | ") else {
-                differences.tell(format!("alarm file: not a line of an alarm: {line}"));
-                continue;
-            };
-            if let Some(alarm) = rest.strip_prefix("ANOMALY DETECTED | ") {
-                samples = 0;
-                let (facts, _) = alarm.split_once(" | Why: ").unwrap_or((alarm, ""));
-                let facts = facts.strip_suffix(" | Stale: yes").unwrap_or(facts);
-                let facts = facts.strip_suffix(" | Provisional: yes").unwrap_or(facts);
-                *told.entry(facts.to_owned()).or_default() += 1;
-            } else {
-                samples += 1;
-                if samples > 3 || !rest.starts_with(&format!("  Sample Error {samples}: ")) {
-                    differences.tell(format!("alarm file: a line out of place: {line}"));
-                }
-            }
-        }
+    fn compare_alarms(&self, alarms: &str, tally: &mut Tally, differences: &mut Differences) {
+        let mut told = told_alarms(alarms, differences);
+        tally.alarms = told.len();
         for said in self.closed.values().filter(|said| said.is_anomaly()) {
             let facts = alarm_facts(said);
-            match told.remove(&facts) {
-                Some(1) => {}
-                Some(times) => differences.tell(format!("alarm told {times} times: {facts}")),
+            match told.remove(&alarm_key(said)).as_deref() {
+                Some([alarm]) if alarm.provisional || alarm.facts == facts => {}
+                Some([alarm]) => {
+                    differences.tell(format!("alarm: {}, expected {facts}", alarm.facts));
+                }
+                Some(alarms) => {
+                    differences.tell(format!("alarm told {} times: {facts}", alarms.len()));
+                }
                 None => differences.tell(format!("alarm missing: {facts}")),
             }
         }
-        for facts in told.into_keys() {
-            // A provisional alarm of a window that never closed is the clock's.
-            if !self.open.values().any(|said| is_alarm_of(&facts, said)) {
-                differences.tell(format!("alarm nobody asked for: {facts}"));
+        for alarm in told.into_values().flatten() {
+            // A provisional alarm of a window that came to nothing is the clock's.
+            if !alarm.provisional {
+                differences.tell(format!("alarm nobody asked for: {}", alarm.facts));
             }
         }
     }
 }
 
+/// An alarm of the file.
+#[derive(Debug)]
+struct Told {
+    /// What it says of its window, between its heading and its reasons.
+    facts: String,
+    /// It came before its window was final.
+    provisional: bool,
+}
+
+/// Returns the alarms of a file by window and stream.
+fn told_alarms(alarms: &str, differences: &mut Differences) -> BTreeMap<String, Vec<Told>> {
+    let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
+    let mut samples = 0;
+    for line in alarms.lines() {
+        // The leading time is the clock's.
+        let Some((_, rest)) = line.split_once(" | WARNING | ") else {
+            differences.tell(format!("alarm file: not a line of an alarm: {line}"));
+            continue;
+        };
+        if let Some(alarm) = rest.strip_prefix("ANOMALY DETECTED | ") {
+            samples = 0;
+            let (facts, _) = alarm.split_once(" | Why: ").unwrap_or((alarm, ""));
+            let facts = facts.strip_suffix(" | Stale: yes").unwrap_or(facts);
+            let settled = facts.strip_suffix(" | Provisional: yes");
+            let of = |name: &str| facts.split(" | ").find(|it| it.starts_with(name));
+            let key = format!("{:?} {:?}", of("Window: "), of("Stream: "));
+            told.entry(key).or_default().push(Told {
+                facts: settled.unwrap_or(facts).to_owned(),
+                provisional: settled.is_some(),
+            });
+        } else {
+            samples += 1;
+            if samples > 3 || !rest.starts_with(&format!("  Sample Error {samples}: ")) {
+                differences.tell(format!("alarm file: a line out of place: {line}"));
+            }
+        }
+    }
+    told
+}
+
+/// Returns what [`told_alarms`] files an alarm of the window under.
+fn alarm_key(said: &Said) -> String {
+    let stream = format!("Stream: {}", said.str("stream"));
+    format!("{:?} {:?}", Some(window_field(said)), Some(stream))
+}
+
 enum Expected<'a> {
     Closed(&'a Said),
     Open(&'a Said),
+    /// The clock made it final, which `replay` cannot know.
+    ByClock,
+    /// It is final, but what was found is provisional.
+    Superseded,
     Nothing,
 }
 
@@ -291,20 +446,27 @@ fn window_field(said: &Said) -> String {
     )
 }
 
-fn is_alarm_of(facts: &str, said: &Said) -> bool {
-    let stream = format!(" | Stream: {} | Alarm: ", said.str("stream"));
-    facts.contains(&window_field(said)) && facts.contains(&stream)
-}
-
 fn key(message: &Value) -> Key {
     let field = |name: &str| message[name].as_str().unwrap().to_owned();
     format!("{}@{}", field("stream"), field("window_start"))
 }
 
-fn message_without_stale(text: &str) -> Value {
-    let mut message: Value = serde_json::from_str(text).unwrap();
-    message[STALE] = Value::Null;
-    message
+/// Tells of a message whose fields are right but stand in another order, which is promised too.
+fn in_order(key: &Key, text: &str, said: &Said, differences: &mut Differences) {
+    let names = |text: &str| {
+        let fields: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap();
+        let mut at: Vec<(Option<usize>, String)> = fields
+            .keys()
+            .map(|name| (text.find(&format!("\"{name}\":")), name.clone()))
+            .collect();
+        at.sort();
+        at.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+    };
+    if names(text) != names(&said.text) {
+        differences.tell(format!(
+            "{key}: the message's fields stand in another order"
+        ));
+    }
 }
 
 /// Tells of the fields of `expected` that `found` holds otherwise.

@@ -62,6 +62,11 @@ impl Running {
         Self { child, log }
     }
 
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
@@ -71,6 +76,39 @@ impl Running {
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         self.child.wait().unwrap();
+    }
+
+    /// Stops it in its tracks, without its knowing.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on where it was paused.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// Asks it to open its alarm file anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    /// Returns all that it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has ended, however; returns its exit code, `None` when a signal ended it.
+    pub(crate) async fn ends(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.exited() {
+                return status.code();
+            }
+            let tail = || self.log_tail();
+            assert!(Instant::now() < deadline, "still running:\n{}", tail());
+            tokio::time::sleep(POLL_EVERY).await;
+        }
     }
 
     fn signal(&self, name: &str) {

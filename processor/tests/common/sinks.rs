@@ -16,6 +16,7 @@ use logguard::{
     sink::{
         ACKS_QUEUE_MAX, Ack, CloseReport, RunningSinks, SinkMetrics, Sinks, SinksConfig,
         SinksSetup, WindowJob,
+        migrate::{MigrateOptions, Retention},
         store::{Store, StoreConfig},
     },
 };
@@ -30,6 +31,12 @@ use crate::common::TestDatabase;
 
 /// Far longer than anything here takes: reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How tests migrate whose rows are old: TimescaleDB would drop them in the background.
+pub(crate) const KEEP_ROWS: MigrateOptions = MigrateOptions {
+    retention: Retention::Off,
+    roles: false,
+};
 
 /// Sinks under test.
 pub(crate) struct Harness {
@@ -187,6 +194,11 @@ impl Rest {
     /// Returns how many windows or letters a sink has made durable.
     pub(crate) fn delivered(&self, sink: &'static str) -> u64 {
         self.metrics.meter(sink).delivered.get()
+    }
+
+    /// Returns how many rounds of health notes were dropped.
+    pub(crate) fn health_notes_dropped(&self) -> u64 {
+        self.metrics.health_notes_dropped.get()
     }
 
     /// Returns how many windows and letters are on their way.

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use fail::fail_point;
 use tracing::{info, warn};
 
 use super::{
@@ -87,6 +88,7 @@ impl Appender {
             fs::create_dir_all(parent)?;
         }
         let guard = self.lock()?;
+        fail_point!("alarm_file.locked");
         self.open_current()?;
         self.read_new(guard.is_some())?;
         let mut unlocked = 0;
@@ -99,6 +101,8 @@ impl Appender {
             self.write(&alarm.text, guard.is_some())?;
             self.known.insert(&alarm.key);
         }
+        let remembered = i64::try_from(self.known.len()).unwrap_or(i64::MAX);
+        self.metrics.alarms_remembered.set(remembered);
         let Some(open) = &self.open else {
             return Ok(());
         };
@@ -212,13 +216,16 @@ impl Appender {
         } else {
             text.to_owned()
         };
+        fail_point!("alarm_file.before_write", |_| std::process::abort());
         let written = loop {
             match open.file.write(closed.as_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }
         };
+        fail_point!("alarm_file.written", |_| std::process::abort());
         if written < closed.len() {
+            fail_point!("alarm_file.torn", |_| std::process::abort());
             if locked && open.regular {
                 open.file.set_len(before)?;
             }

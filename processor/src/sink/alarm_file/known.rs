@@ -16,6 +16,10 @@ pub(super) struct KnownAlarms {
 }
 
 impl KnownAlarms {
+    pub(super) fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
     pub(super) fn contains(&self, key: &str) -> bool {
         self.hashes.contains(&xxh3_128(key.as_bytes()))
     }

@@ -59,6 +59,8 @@ pub struct StoreConfig {
     /// `postgres://user:password@host:port/database`; stands in for the five fields below. Its own
     /// `sslmode` may be `disable`, `prefer` or `require`. Default: none.
     pub url: Option<Secret>,
+    /// File that holds the URL (a mounted secret). Default: none.
+    pub url_file: Option<PathBuf>,
     /// Host name, address or directory of a Unix socket. Default: `localhost`.
     pub host: String,
     /// Port. Default: 5432, PostgreSQL's own.
@@ -69,12 +71,17 @@ pub struct StoreConfig {
     pub user: String,
     /// Password; better kept in `password_file`. Default: none.
     pub password: Option<Secret>,
-    /// File whose first line is the password (a mounted secret). Default: none.
+    /// File that holds the password (a mounted secret). Default: none.
     pub password_file: Option<PathBuf>,
     /// `disable`, `prefer`, `require` or `verify-full`. Default: what `url` says, else `prefer`.
     pub sslmode: Option<SslMode>,
     /// PEM file of the authorities that may have signed the server's certificate. Default: none.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of this client's certificate and those between it and its authority, for servers
+    /// that ask for one; goes with `client_key_file`. Default: none.
+    pub client_cert_file: Option<PathBuf>,
+    /// PEM file of the key to it. Default: none.
+    pub client_key_file: Option<PathBuf>,
     /// Connections held at most. Default: 4: one writes, the others claim partitions and answer
     /// health checks.
     pub pool_size: usize,
@@ -85,6 +92,11 @@ pub struct StoreConfig {
     /// Longest run of one statement, on both sides. Default: 30 s, a window's length.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
+    /// How long an assigned partition waits, paused, for a store that does not answer; then it
+    /// starts without baselines, rows provisional and offsets held, until the store is back.
+    /// Default: 60 s, after which alarms matter more than baselines.
+    #[serde(with = "humantime_serde")]
+    pub claim_patience: Duration,
     /// Rows written in one statement. Default: 500, beyond which a larger batch gains little.
     pub batch_rows_max: usize,
     /// Rows that wait for the store before reading pauses. Default: 2,000: more than an hour of ten
@@ -102,6 +114,7 @@ impl Default for StoreConfig {
         Self {
             kind: StoreKind::default(),
             url: None,
+            url_file: None,
             host: "localhost".to_owned(),
             port: 5432,
             dbname: "logguard".to_owned(),
@@ -110,9 +123,12 @@ impl Default for StoreConfig {
             password_file: None,
             sslmode: None,
             ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
             pool_size: 4,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
+            claim_patience: Duration::from_secs(60),
             batch_rows_max: 500,
             buffer_rows_max: 2_000,
             log_events: RawLinesKept::default(),
@@ -138,6 +154,7 @@ impl StoreConfig {
         for (field, timeout) in [
             ("connect_timeout", self.connect_timeout),
             ("statement_timeout", self.statement_timeout),
+            ("claim_patience", self.claim_patience),
         ] {
             if timeout.is_zero() {
                 return Err(invalid(field, "must be longer than 0"));
@@ -152,6 +169,15 @@ impl StoreConfig {
         }
         if self.password.is_some() && self.password_file.is_some() {
             return Err(invalid("password", "is given twice, as is `password_file`"));
+        }
+        if self.url.is_some() && self.url_file.is_some() {
+            return Err(invalid("url", "is given twice, as is `url_file`"));
+        }
+        if self.client_cert_file.is_some() != self.client_key_file.is_some() {
+            return Err(invalid(
+                "client_cert_file",
+                "and `client_key_file` go together",
+            ));
         }
         self.postgres().map(|_| ())
     }
@@ -173,6 +199,25 @@ impl StoreConfig {
         format!("{user}@{host}:{port}/{dbname}")
     }
 
+    /// Returns the password, wherever it is given; `None` also while it cannot be read.
+    #[must_use]
+    pub fn effective_password(&self) -> Option<Secret> {
+        let config = self.postgres().ok()?;
+        let password = String::from_utf8_lossy(config.get_password()?);
+        Some(Secret::new(password))
+    }
+
+    /// Returns the files that hold secrets, with the settings that name them.
+    pub fn secret_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [
+            ("store.url_file", &self.url_file),
+            ("store.password_file", &self.password_file),
+            ("store.client_key_file", &self.client_key_file),
+        ];
+        let given = files.into_iter();
+        given.filter_map(|(name, path)| path.as_deref().map(|path| (name, path)))
+    }
+
     /// Returns whether the server's certificate is checked.
     pub(super) fn verifies(&self) -> bool {
         self.ca_file.is_some() || self.sslmode == Some(SslMode::VerifyFull)
@@ -182,7 +227,7 @@ impl StoreConfig {
     pub(super) fn postgres(&self) -> Result<PgConfig, StoreError> {
         let mut config = self.parsed()?;
         if let Some(path) = &self.password_file {
-            config.password(read_password(path)?.expose());
+            config.password(read_secret(path)?.expose());
         } else if let Some(password) = &self.password {
             config.password(password.expose());
         }
@@ -204,7 +249,8 @@ impl StoreConfig {
     }
 
     fn parsed(&self) -> Result<PgConfig, StoreError> {
-        if let Some(url) = &self.url {
+        let file = self.url_file.as_deref().map(read_secret).transpose()?;
+        if let Some(url) = self.url.as_ref().or(file.as_ref()) {
             // The parser's own message may quote the URL, password included.
             return url.expose().parse().map_err(|_| {
                 invalid(
@@ -223,12 +269,11 @@ impl StoreConfig {
     }
 }
 
-fn read_password(path: &Path) -> Result<Secret, StoreError> {
-    let text = std::fs::read_to_string(path).map_err(|source| StoreError::File {
+fn read_secret(path: &Path) -> Result<Secret, StoreError> {
+    Secret::from_file(path).map_err(|source| StoreError::File {
         path: path.to_owned(),
         source,
-    })?;
-    Ok(Secret::new(text.lines().next().unwrap_or_default()))
+    })
 }
 
 fn invalid(field: &'static str, reason: &'static str) -> StoreError {
@@ -271,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_file_gives_its_first_line() {
+    fn files_give_password_and_url() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         std::fs::write(&path, "pass word\n").unwrap();
@@ -281,6 +326,16 @@ mod tests {
         };
         let pg = config.postgres().unwrap();
         assert_eq!(pg.get_password(), Some(b"pass word".as_slice()));
+
+        let url = dir.path().join("url");
+        std::fs::write(&url, "postgres://me:hunter2@db:6000/logs\n").unwrap();
+        let by_url = StoreConfig {
+            url_file: Some(url),
+            ..StoreConfig::default()
+        };
+        let pg = by_url.postgres().unwrap();
+        assert_eq!(pg.get_password(), Some(b"hunter2".as_slice()));
+        assert_eq!(by_url.server(), "me@db:6000/logs");
 
         config.password = Some(Secret::new("x"));
         let error = config.validate().unwrap_err().to_string();

@@ -24,7 +24,10 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// TLS cannot be set up.
-    #[error("cannot set up TLS for the store; check `ca_file` and `sslmode`")]
+    #[error(
+        "cannot set up TLS for the store; check `ca_file`, `client_cert_file` and \
+         `client_key_file`"
+    )]
     Tls(#[source] openssl::error::ErrorStack),
     /// The server does not answer, or ended the connection.
     #[error("cannot reach PostgreSQL as {server}; check that it runs and accepts connections")]
@@ -34,8 +37,19 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The server answers, and no TLS connection comes about.
+    #[error(
+        "no trusted TLS connection to PostgreSQL as {server}; check `sslmode` and `ca_file`, and \
+         that the server's certificate is valid and made out to this host name"
+    )]
+    Untrusted {
+        /// `user@host:port/database`.
+        server: String,
+        /// Why.
+        source: PgError,
+    },
     /// The server does not let this role in.
-    #[error("PostgreSQL refused {server}; check role, password and database")]
+    #[error("PostgreSQL refused {server}; check role, password, database and `sslmode`")]
     Refused {
         /// `user@host:port/database`.
         server: String,
@@ -153,10 +167,19 @@ impl StoreError {
         )
     }
 
+    /// Returns whether the server refused what it was given for what it is, so that trying again
+    /// cannot help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if is_refused(source))
+    }
+
     /// Sorts an error of the driver by what to do about it.
     pub(crate) fn from_postgres(server: &str, action: &'static str, source: PgError) -> Self {
         let server = server.to_owned();
         let Some(code) = source.code().map(|it| it.code().to_owned()) else {
+            if is_distrust(&source) {
+                return Self::Untrusted { server, source };
+            }
             return Self::Unreachable {
                 server,
                 source: source.into(),
@@ -186,6 +209,22 @@ impl StoreError {
             },
         }
     }
+}
+
+/// Returns whether the two sides could not agree on TLS, as opposed to a connection that broke
+/// while they were about it. The driver tells its own kind of an error in words only.
+fn is_distrust(error: &PgError) -> bool {
+    let causes = || std::iter::successors(error.source(), |&cause| cause.source());
+    let broken = |cause: &(dyn StdError + 'static)| {
+        cause.is::<std::io::Error>()
+            || cause
+                .downcast_ref::<openssl::ssl::Error>()
+                .is_some_and(|error| error.code() == openssl::ssl::ErrorCode::SYSCALL)
+    };
+    error
+        .to_string()
+        .starts_with("error performing TLS handshake")
+        && !causes().any(broken)
 }
 
 /// Returns whether the server refused a row for what it is, so that trying again cannot help: data

@@ -28,11 +28,14 @@ use super::{
 use crate::{
     decode,
     event::{EventTime, LogEvent},
+    redact::Redactor,
     sink::metrics::SinkMetrics,
 };
 
-/// Lines that wait: with [`MESSAGE_BYTES_MAX`] at most 32 MB.
-const QUEUE_MAX: usize = 8_192;
+/// Lines that wait: with [`READ_BYTES_MAX`] at most 32 MB.
+const QUEUE_MAX: usize = 4_096;
+/// Longest message looked at, in bytes: what is cut off a stored one was masked with the rest.
+const READ_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Longest message stored, in bytes, cut at a character boundary.
 const MESSAGE_BYTES_MAX: usize = 4 * 1_024;
 /// Lines of one COPY, beyond which it gains little.
@@ -70,6 +73,7 @@ pub(crate) struct RawLines {
 pub(crate) struct RawLinesWriter {
     store: Store,
     lines: mpsc::Receiver<Line>,
+    redactor: Redactor,
     stored: Counter,
     dropped: Counter,
     failing: bool,
@@ -80,6 +84,7 @@ impl RawLines {
     pub(crate) fn configured(
         store: &Store,
         metrics: &SinkMetrics,
+        redactor: Redactor,
     ) -> Option<(Self, RawLinesWriter)> {
         let StoreConfig {
             log_events,
@@ -93,6 +98,7 @@ impl RawLines {
         let writer = RawLinesWriter {
             store: store.clone(),
             lines,
+            redactor,
             stored: metrics.raw_lines_stored.clone(),
             dropped: metrics.raw_lines_dropped.clone(),
             failing: false,
@@ -136,16 +142,20 @@ fn line(event: &LogEvent<'_>) -> Line {
         time: event.time,
         level: event.level.as_str(),
         service: without_nul(&event.service),
-        message: stored_message(&event.message),
+        message: head(&event.message, READ_BYTES_MAX).to_owned(),
         is_anomaly: i32::from(event.label == Some(true)),
     }
 }
 
-/// Returns the message as the table has it: the one place where it leaves the process as it came, and
-/// so the one where secrets in it would be masked.
-fn stored_message(message: &str) -> String {
-    let (head, _) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-    without_nul(head)
+/// Returns the message as the table has it, without its secrets: the one place where it leaves the
+/// process.
+fn stored_message(redactor: &Redactor, message: &str) -> String {
+    without_nul(head(&redactor.text(message), MESSAGE_BYTES_MAX))
+}
+
+/// Returns the beginning of a text, cut between characters.
+fn head(text: &str, bytes_max: usize) -> &str {
+    text.split_at(text.floor_char_boundary(bytes_max)).0
 }
 
 /// Returns the largest hash in a sample of `fraction`.
@@ -213,7 +223,7 @@ impl RawLinesWriter {
 
     async fn copy(&self, batch: &[Line], within: Duration) -> Result<(), StoreError> {
         let client = self.store.client().await?;
-        match timeout(within, copy(&client, batch)).await {
+        match timeout(within, copy(&client, batch, &self.redactor)).await {
             Ok(done) => done.map_err(|source| {
                 let server = self.store.config.server();
                 StoreError::from_postgres(&server, "store raw lines", source)
@@ -233,6 +243,7 @@ impl RawLinesWriter {
 async fn copy(
     client: &deadpool_postgres::Object,
     batch: &[Line],
+    redactor: &Redactor,
 ) -> Result<(), tokio_postgres::Error> {
     let types = [
         Type::TIMESTAMPTZ,
@@ -247,13 +258,14 @@ async fn copy(
     ));
     for line in batch {
         let time = line.time.to_datetime();
+        let message = stored_message(redactor, &line.message);
         writer
             .as_mut()
             .write(&[
                 &time,
                 &line.level,
                 &line.service,
-                &line.message,
+                &message,
                 &line.is_anomaly,
             ])
             .await?;
@@ -264,6 +276,7 @@ async fn copy(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redact::RedactionConfig;
 
     #[test]
     fn a_sample_holds_its_fraction_and_everything_holds_all() {
@@ -276,10 +289,11 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_between_characters() {
+        let redactor = Redactor::new(&RedactionConfig::default()).unwrap();
+        let length = |message: &str| stored_message(&redactor, message).len();
         let message = "é".repeat(MESSAGE_BYTES_MAX);
-        assert_eq!(stored_message(&message).len(), MESSAGE_BYTES_MAX);
-        let message = format!("x{message}\0");
-        assert_eq!(stored_message(&message).len(), MESSAGE_BYTES_MAX - 1);
-        assert_eq!(stored_message("a\0"), "a\u{fffd}");
+        assert_eq!(length(&message), MESSAGE_BYTES_MAX);
+        assert_eq!(length(&format!("x{message}\0")), MESSAGE_BYTES_MAX - 1);
+        assert_eq!(stored_message(&redactor, "a\0"), "a\u{fffd}");
     }
 }

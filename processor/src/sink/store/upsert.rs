@@ -2,9 +2,9 @@
 //! round trip and one transaction, whatever their number.
 //!
 //! ```text
-//! arrays ──► input ──► valid (fence holds) ──► anomaly_results ──► stored ──┬─► window_features
-//!                                                                           ├─► log_templates
-//!                                                                           └─► alarms
+//! arrays ──► valid (fence holds) ──► anomaly_results ──► outcome ──┬─► window_features
+//!                                                                  ├─► log_templates
+//!                                                                  └─► alarms
 //! ```
 //!
 //! Only rows that took their place in `anomaly_results` have anything written elsewhere.
@@ -15,6 +15,11 @@ use super::columns::{
 
 /// Columns that a conflict leaves as they are: the key.
 const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
+
+/// Holds for numbers of rows that took their place. An array, searched from end to end, costs less
+/// than the plan of a join whose size nobody can estimate.
+const WAS_WRITTEN: &str =
+    "number = ANY (ARRAY(SELECT number FROM outcome WHERE final_revision IS NOT NULL))";
 
 /// Returns the statement.
 ///
@@ -32,25 +37,33 @@ const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
 /// number is worked out on the row version that the conflict locked: what the statement's snapshot
 /// says of the row may be overtaken by an attempt that was given up and still runs.
 ///
+/// Rows find each other by grouping, or by their place in an array, and hardly ever by a join: the
+/// planner takes a batch for a handful of rows, and would compare each with each.
+///
 /// An alarm follows its row, so a final one replaces a provisional one and never the reverse. One
 /// whose final row is no anomaly stays as it was said. What people made of it is never touched.
 pub(super) fn upsert_sql() -> String {
-    let mut params = Params(1);
+    let mut params = Params::default();
     let results = ResultRow::COLUMNS;
-    let input = params.arrays(&[results, FeaturesRow::COLUMNS, &[("fence", "int8[]")]].concat());
+    let input = params.arrays(&[results, FeaturesRow::COLUMNS].concat());
+    let fences = params.arrays(&[("fence", "int8[]")]);
     let templates = params.arrays(TemplateRow::COLUMNS);
     let lines = params.arrays(LinesRow::COLUMNS);
     let alarms = params.arrays(&[AlarmRow::COLUMNS, &[("number", "int8[]")]].concat());
+    let [topics, partitions, starts] =
+        ["\"topic\"", "\"partition\"", "\"window_start\""].map(|name| params.named(name));
     format!(
-        "WITH input AS (
-           SELECT * FROM UNNEST({input}) WITH ORDINALITY
-             AS input({list}, {features_list}, fence, number)
+        "WITH held AS MATERIALIZED (
+           SELECT claimed.number
+           FROM UNNEST({topics}, {partitions}, {fences}) WITH ORDINALITY
+             AS claimed(topic, partition, fence, number)
+             JOIN owner ON owner.consumer_group = $1 AND owner.topic = claimed.topic
+              AND owner.partition = claimed.partition AND owner.epoch = claimed.fence
+           FOR SHARE OF owner
          ), valid AS MATERIALIZED (
-           SELECT input.* FROM input JOIN owner
-             ON owner.consumer_group = $1 AND owner.topic = input.topic
-            AND owner.partition = input.partition AND owner.epoch = input.fence
-            ORDER BY input.number
-            FOR SHARE OF owner
+           SELECT * FROM UNNEST({input}) WITH ORDINALITY
+             AS input({list}, {features_list}, number)
+           WHERE number = ANY (ARRAY(SELECT number FROM held))
          ), written AS (
            INSERT INTO anomaly_results AS stored ({list}, final_revision, written_at)
            SELECT {list}, (NOT provisional)::int, now() FROM valid
@@ -62,29 +75,45 @@ pub(super) fn upsert_sql() -> String {
            WHERE stored.provisional
               OR (NOT EXCLUDED.provisional AND (stored.partial OR NOT EXCLUDED.partial))
            RETURNING window_start, window_end, stream, final_revision
-         ), stored AS MATERIALIZED (
-           SELECT number, window_start, window_end, stream, final_revision
-           FROM valid JOIN written USING (window_start, window_end, stream)
+         ), outcome AS MATERIALIZED (
+           SELECT max(number) AS number, max(final_revision) AS final_revision
+           FROM (SELECT number, window_start, window_end, stream COLLATE \"C\" AS stream,
+                        NULL::int AS final_revision FROM valid
+                 UNION ALL
+                 SELECT NULL, window_start, window_end, stream COLLATE \"C\", final_revision
+                 FROM written) AS both_ends
+           GROUP BY window_start, window_end, stream
          ), described AS (
            INSERT INTO window_features ({key}, model_checksum, {features_list})
-           SELECT {valid_key}, valid.model_checksum, {features_list}
-           FROM valid JOIN stored USING (number)
+           SELECT {key}, model_checksum, {features_list}
+           FROM valid WHERE {was_written}
            ON CONFLICT (window_start, window_end, stream) DO UPDATE
            SET model_checksum = EXCLUDED.model_checksum, {features_assignments}
          ), lines AS (
-           SELECT template, min(window_start) AS first_seen, max(window_start) AS last_seen,
-                  sum(lines) AS lines
-           FROM UNNEST({lines}) AS lines(number, template, lines) JOIN stored USING (number)
-           WHERE final_revision = 1
+           SELECT template, min(({starts})[number]) AS first_seen,
+                  max(({starts})[number]) AS last_seen, sum(lines) AS lines
+           FROM UNNEST({lines}) AS lines(number, template, lines)
+           WHERE (ARRAY(
+             SELECT max(final_revision)
+             FROM (SELECT number, final_revision FROM outcome
+                   UNION ALL
+                   SELECT number, 0 FROM generate_series(1, cardinality({fences})) AS number
+             ) AS revisions GROUP BY number ORDER BY number))[number] = 1
            GROUP BY template
          ), counted AS (
            INSERT INTO log_templates AS known
              (stream, id, text, service, level, first_seen, last_seen, count)
-           SELECT stream, id, text, service, level, first_seen, last_seen, lines
-           FROM UNNEST({templates}) WITH ORDINALITY
-             AS templates(stream, id, text, service, level, template)
-             JOIN lines USING (template)
-           ORDER BY stream, id
+           SELECT max(stream), max(id), max(text), max(service), max(level),
+                  min(first_seen), max(last_seen), sum(lines)
+           FROM (SELECT stream, id, text, service, level, template, NULL::timestamptz AS first_seen,
+                        NULL::timestamptz AS last_seen, NULL::numeric AS lines
+                 FROM UNNEST({templates}) WITH ORDINALITY
+                   AS templates(stream, id, text, service, level, template)
+                 UNION ALL
+                 SELECT NULL, NULL, NULL, NULL, NULL, template, first_seen, last_seen, lines
+                 FROM lines) AS both_ends
+           GROUP BY template HAVING sum(lines) > 0
+           ORDER BY 1, 2
            ON CONFLICT (stream, id) DO UPDATE
            SET first_seen = least(known.first_seen, EXCLUDED.first_seen),
                last_seen = greatest(known.last_seen, EXCLUDED.last_seen),
@@ -92,14 +121,13 @@ pub(super) fn upsert_sql() -> String {
          ), raised AS (
            INSERT INTO alarms AS raised ({alarm_list}, reasons, {shared})
            SELECT {alarm_values}, {reasons}, {valid_shared}
-           FROM UNNEST({alarms}) AS alarms({alarm_list}, number)
-             JOIN stored USING (number) JOIN valid USING (number)
+           FROM UNNEST({alarms}) AS alarms({alarm_list}, number) JOIN valid USING (number)
+           WHERE {was_written}
            ON CONFLICT (alarm_id) DO UPDATE
            SET {alarm_assignments}, reasons = EXCLUDED.reasons, {shared_assignments}
            WHERE raised.provisional OR NOT EXCLUDED.provisional
          )
-         SELECT valid.number, stored.number IS NOT NULL
-         FROM valid LEFT JOIN stored USING (number)",
+         SELECT number, final_revision IS NOT NULL FROM outcome",
         list = names(results),
         assignments = assignments(results),
         features_list = names(FeaturesRow::COLUMNS),
@@ -114,21 +142,30 @@ pub(super) fn upsert_sql() -> String {
             .map(|name| format!("{name} = EXCLUDED.{name}"))
             .join(", "),
         key = KEY.join(", "),
-        valid_key = KEY.map(|name| format!("valid.{name}")).join(", "),
+        was_written = WAS_WRITTEN,
     )
 }
 
-/// Hands out parameter numbers; holds the last one given.
-struct Params(usize);
+/// Hands out the parameters from `$2` on, and remembers their columns.
+#[derive(Default)]
+struct Params(Vec<(&'static str, String)>);
 
 impl Params {
     /// Returns the parameters of one array per column.
     fn arrays(&mut self, columns: &[Column]) -> String {
-        let next = |(_, array): &Column| {
-            self.0 += 1;
-            format!("${}::{array}", self.0)
-        };
-        columns.iter().map(next).collect::<Vec<_>>().join(", ")
+        let first = self.0.len();
+        for (name, array) in columns {
+            let number = self.0.len() + 2;
+            self.0.push((name, format!("${number}::{array}")));
+        }
+        let given: Vec<_> = self.0[first..].iter().map(|(_, it)| it.as_str()).collect();
+        given.join(", ")
+    }
+
+    /// Returns the parameter first given for a column.
+    fn named(&self, column: &str) -> String {
+        let found = self.0.iter().find(|(name, _)| *name == column);
+        found.map_or_else(String::new, |(_, param)| param.clone())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use fail::fail_point;
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -116,7 +117,10 @@ impl Writer {
         let mut parts = vec![entries];
         while let Some(mut part) = parts.pop() {
             match self.write_until_stored(&part).await {
-                Some(Ok(outcomes)) => self.settle(part, &outcomes).await,
+                Some(Ok(outcomes)) => {
+                    fail_point!("store.written", |_| std::process::abort());
+                    self.settle(part, &outcomes).await;
+                }
                 Some(Err(refusal)) if part.len() == 1 => {
                     self.refuse(part.remove(0), &refusal).await;
                 }
@@ -157,6 +161,7 @@ impl Writer {
     }
 
     async fn write(&self, entries: &[Entry]) -> Result<Vec<RowOutcome>, WriteError> {
+        fail_point!("store.before_write");
         let counted = TemplateLines::of(entries);
         let arrays = Arrays::of(entries, &counted);
         let group = &*self.store.group;

@@ -39,6 +39,38 @@ fn windows_that_may_lack_lines_are_known_until_they_are_done() {
 }
 
 #[test]
+fn a_move_by_the_clock_rides_in_the_commits_until_they_have_passed_it() {
+    let mut ledger = ledger();
+    ledger.window_opened(at(30), 100, None);
+    ledger.advance(NextOffset(110), Some(at(45)), None);
+    let mark = ledger.mark_idle(at(62), at(30));
+    assert_eq!(mark.map(|mark| mark.from), Some(NextOffset(110)));
+    assert_eq!(ledger.mark_idle(at(92), at(60)), None, "one at a time");
+    ledger.advance(NextOffset(0), Some(at(62)), Some(at(30)));
+    ledger.window_closed(at(30), 1);
+    let (next, held) = ledger.commit_point();
+    assert_eq!((next, held.idle), (NextOffset(100), mark));
+    // A restart from there knows it as well.
+    let mut restarted = PartitionLedger::new(next, held);
+    assert_eq!(restarted.commit_point(), (next, held));
+    ledger.window_acked(at(30));
+    let passed = metadata(Some(62), Some(30));
+    assert_eq!(ledger.commit_point(), (NextOffset(110), passed));
+    assert!(ledger.mark_idle(at(92), at(60)).is_some());
+}
+
+#[test]
+fn a_move_by_the_clock_rides_on_while_an_empty_window_it_closed_is_not_done() {
+    let mut ledger = ledger();
+    let mark = ledger.mark_idle(at(62), at(30));
+    ledger.advance(NextOffset(0), Some(at(62)), Some(at(30)));
+    ledger.window_closed(at(30), 1);
+    assert_eq!(ledger.commit_point().1.idle, mark);
+    ledger.window_acked(at(30));
+    assert_eq!(ledger.commit_point().1.idle, None);
+}
+
+#[test]
 fn a_fresh_ledger_commits_where_it_starts() {
     let recovered = metadata(Some(95), Some(30));
     let mut ledger = PartitionLedger::new(NextOffset(7), recovered);
@@ -124,6 +156,19 @@ fn a_letter_holds_its_offset_until_it_is_durable() {
         ledger.commit_point(),
         (NextOffset(140), metadata(Some(9), None))
     );
+}
+
+#[test]
+fn a_late_line_that_tells_of_a_deploy_waits_for_letter_and_deploy() {
+    let mut ledger = ledger();
+    ledger.letter_opened(101, Some(at(3)));
+    ledger.letter_opened(101, Some(at(3)));
+    ledger.advance(NextOffset(140), Some(at(9)), None);
+    ledger.letter_acked(101);
+    assert_eq!(ledger.commit_point().0, NextOffset(101));
+    ledger.letter_acked(101);
+    assert_eq!(ledger.commit_point().0, NextOffset(140));
+    assert_eq!(ledger.stray_acks(), 0);
 }
 
 #[test]
@@ -392,5 +437,68 @@ proptest! {
             prop_assert!(now.1.done_through >= last.1.done_through);
             last = now;
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn windows_that_lack_lines_are_marked_until_they_are_done(
+        steps in steps(),
+        through in 0..6_i64,
+    ) {
+        let through = Partial::Through(at(through * 30));
+        let mut ledger = ledger();
+        ledger.set_partial(through);
+        let mut oracle = Oracle { next: Oracle::FIRST_OFFSET, ..Oracle::default() };
+        for step in &steps {
+            oracle.apply(step, &mut ledger);
+            let metadata = ledger.commit_point().1;
+            let done = matches!(through, Partial::Through(last) if metadata.done_through >= Some(last));
+            prop_assert_eq!(metadata.partial, if done { Partial::No } else { through });
+        }
+    }
+
+    #[test]
+    fn the_clock_of_an_idle_partition_moves_no_offset(steps in steps(), idle_s in 1..100_000_i64) {
+        let mut ledger = ledger();
+        let mut oracle = Oracle { next: Oracle::FIRST_OFFSET, ..Oracle::default() };
+        for step in &steps {
+            oracle.apply(step, &mut ledger);
+        }
+        let before = ledger.commit_point();
+        let later = at(1_000_000 + idle_s);
+        ledger.advance(NextOffset(0), Some(later), None);
+        let after = ledger.commit_point();
+        prop_assert_eq!(after.0, before.0);
+        prop_assert_eq!(ledger.position(), NextOffset(oracle.next));
+        // Time goes on where no record is waited for; elsewhere a restart reads from before it.
+        let waits = after.0 != ledger.position();
+        let expected = if waits { before.1.max_event_time } else { Some(later) };
+        prop_assert_eq!(after.1.max_event_time, expected);
+        prop_assert_eq!(after.1.done_through, before.1.done_through);
+    }
+
+    #[test]
+    fn acks_of_an_earlier_assignment_move_nothing(steps in steps()) {
+        let mut revoked = ledger();
+        let mut oracle = Oracle { next: Oracle::FIRST_OFFSET, ..Oracle::default() };
+        for step in &steps {
+            oracle.apply(step, &mut revoked);
+        }
+        let point = revoked.commit_point();
+        let mut ledger = PartitionLedger::new(point.0, point.1);
+        let mut strays = 0;
+        for (index, (_, acks)) in &oracle.windows {
+            for _ in 0..acks.unwrap_or(1) {
+                ledger.window_acked(at(index * 30));
+                strays += 1;
+            }
+        }
+        for offset in &oracle.letters {
+            ledger.letter_acked(*offset);
+            strays += 1;
+        }
+        prop_assert_eq!(ledger.commit_point(), point);
+        prop_assert_eq!(ledger.stray_acks(), strays);
     }
 }

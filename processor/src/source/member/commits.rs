@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
 use rdkafka::{consumer::CommitMode, error::KafkaError};
 
 use super::Member;
@@ -68,6 +69,7 @@ impl<H: RecordHandler> Member<H> {
         if points.is_empty() {
             return;
         }
+        fail_point!("commit.before", |_| std::process::abort());
         match broker.commit(&points, CommitMode::Async) {
             Ok(()) => self.in_flight = Some((Instant::now(), points)),
             Err(error) => self.report_commit(&error),
@@ -83,6 +85,7 @@ impl<H: RecordHandler> Member<H> {
         if points.is_empty() {
             return CommitOutcome::Committed;
         }
+        fail_point!("commit.before", |_| std::process::abort());
         match broker.commit(&points, CommitMode::Sync) {
             Ok(()) => {
                 self.confirm(points);
@@ -103,6 +106,7 @@ impl<H: RecordHandler> Member<H> {
         self.metrics.count_commit("ok");
         for point in points {
             if let Some(assigned) = self.partitions.get_mut(&point.partition.partition) {
+                self.handler.committed(&point);
                 assigned.confirmed = Some(point);
             }
         }

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Member, Phase, log_failure};
-use crate::source::{RecordHandler, broker::Broker};
+use super::{Assigned, Member, Phase, log_failure};
+use crate::source::{PartitionLabel, RecordHandler, broker::Broker};
 
 /// Slices in which a full pipeline is waited for.
 const WAIT_SLICE: Duration = Duration::from_secs(1);
@@ -15,6 +15,11 @@ const WAIT_SLICE: Duration = Duration::from_secs(1);
 const WAIT_BEFORE_PAUSE: Duration = Duration::from_secs(5);
 /// Slice of waiting while paused: the group is polled in between.
 const PAUSED_SLICE: Duration = Duration::from_millis(100);
+/// Time in which the lag of every partition that is not fetched is asked for once: as often as
+/// librdkafka tells that of the others.
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest wait for one such answer.
+const LAG_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl<H: RecordHandler> Member<H> {
     /// Notes that reading is disturbed: until each partition gives a sign, silence is no evidence.
@@ -106,11 +111,38 @@ impl<H: RecordHandler> Member<H> {
         self.resume(broker, &flowing);
     }
 
+    /// Finds out how far behind a paused partition is: librdkafka learns of new records only by
+    /// fetching. One partition at a time, so that no turn takes long.
+    pub(super) fn measure_lag(&mut self, broker: &impl Broker) {
+        let waiting = self.ids(|it| match it.phase {
+            Phase::Flowing => self.throttled,
+            Phase::Recovering => true,
+            Phase::Unresolved(_) | Phase::Starting(_) => false,
+        });
+        let (asked_at, turn) = self.lag_asked;
+        let Some(count) = u32::try_from(waiting.len()).ok().filter(|it| *it > 0) else {
+            return;
+        };
+        if asked_at.is_some_and(|at| at.elapsed() < LAG_INTERVAL / count) {
+            return;
+        }
+        self.lag_asked = (Some(Instant::now()), turn.wrapping_add(1));
+        let partition = waiting[turn % waiting.len()];
+        let marks = broker.watermarks(partition, LAG_TIMEOUT);
+        if let (Ok(marks), Some(assigned)) = (marks, self.partitions.get(&partition)) {
+            let label = PartitionLabel { partition };
+            let lag = |next: i64| (marks.high - next).max(0);
+            let (read, committed) = (&self.metrics.read_lag, &self.metrics.commit_lag);
+            read.get_or_create(&label).set(lag(assigned.position));
+            if let Some(point) = &assigned.confirmed {
+                committed.get_or_create(&label).set(lag(point.next.0));
+            }
+        }
+    }
+
     pub(super) fn tell_disturbance(&mut self) {
-        let disturbed = self
-            .partitions
-            .values()
-            .any(|it| it.unverified && it.phase == Phase::Flowing);
+        let unverified = |it: &Assigned| it.unverified && it.phase == Phase::Flowing;
+        let disturbed = self.cut_off || self.partitions.values().any(unverified);
         if disturbed != self.disturbed {
             self.disturbed = disturbed;
             self.metrics.disturbed.set(i64::from(disturbed));

@@ -14,8 +14,8 @@ use super::{CommitOutcome, Member, Phase};
 use crate::{
     event::{NextOffset, TopicPartition},
     source::{
-        CommitMetadata, CommitPoint, KafkaConfig, RawRecord, RecordHandler, SourceMetrics,
-        StartPoint,
+        CommitMetadata, CommitPoint, KafkaConfig, PartitionLabel, RawRecord, RecordHandler,
+        SourceMetrics, StartPoint,
         broker::{Broker, Position},
         start::{Committed, Watermarks},
     },
@@ -291,15 +291,66 @@ fn revoked_partitions_are_finished_and_committed_and_only_they() {
 }
 
 #[test]
+fn the_lag_of_partitions_that_are_not_fetched_is_asked_for_in_turn() {
+    let (broker, handler) = (Fake::new(Some(10)), Handler::default());
+    let mut member = flowing(&broker, &handler, &[0, 1]);
+    let lags = |member: &Member<Handler>| {
+        let lag = |partition| member.metrics.read_lag.get(&PartitionLabel { partition });
+        [0, 1].map(|partition| lag(partition).map(|lag| lag.get()))
+    };
+    member.measure_lag(&broker);
+    assert_eq!(lags(&member), [None, None], "librdkafka knows it");
+    member.throttled = true;
+    member.measure_lag(&broker);
+    member.measure_lag(&broker);
+    assert_eq!(
+        lags(&member),
+        [Some(90), None],
+        "one, and not again so soon"
+    );
+    member.lag_asked.0 = None;
+    broker.away.set(true);
+    member.measure_lag(&broker);
+    assert_eq!(lags(&member), [Some(90), None]);
+    broker.away.set(false);
+    for _ in 0..2 {
+        member.lag_asked.0 = None;
+        member.measure_lag(&broker);
+    }
+    assert_eq!(lags(&member), [Some(90), Some(90)]);
+}
+
+#[test]
 fn lost_partitions_are_forgotten_without_a_commit() {
     let (broker, handler) = (Fake::new(Some(10)), Handler::default());
     let mut member = flowing(&broker, &handler, &[0]);
     handler.done(0, 15);
     member.revoke(&broker, &[0], true);
-    assert_eq!(handler.take(), [Told::Revoked(vec![0], true)]);
+    assert_eq!(
+        handler.take(),
+        [Told::Revoked(vec![0], true), Told::Disturbed(true)]
+    );
     assert_eq!(broker.take(), []);
     assert!(member.is_idle());
     assert!(member.left_uncommitted());
+}
+
+#[test]
+fn who_lost_everything_is_not_reading_until_the_group_deals_out_again() {
+    for dealt_out in [&[0][..], &[]] {
+        let (broker, handler) = (Fake::new(Some(10)), Handler::default());
+        let mut member = flowing(&broker, &handler, &[0, 1]);
+        member.revoke(&broker, &[0], true);
+        assert_eq!(handler.take(), [Told::Revoked(vec![0], true)]);
+        member.revoke(&broker, &[1], true);
+        member.disturb(&broker);
+        assert_eq!(
+            handler.take(),
+            [Told::Revoked(vec![1], true), Told::Disturbed(true)]
+        );
+        member.assign(&broker, dealt_out);
+        assert_eq!(handler.take(), [Told::Disturbed(false)]);
+    }
 }
 
 #[test]
@@ -356,6 +407,20 @@ fn a_disturbance_lasts_until_every_partition_has_given_a_sign() {
             Told::Record(1, 10)
         ]
     );
+    member.caught_up(0);
+    assert_eq!(handler.take(), [Told::CaughtUp(0), Told::Disturbed(false)]);
+}
+
+#[test]
+fn silence_while_the_thread_stood_still_is_no_evidence() {
+    let (broker, handler) = (Fake::new(Some(10)), Handler::default());
+    let mut member = flowing(&broker, &handler, &[0]);
+    member.caught_up(0);
+    handler.take();
+    member.turned_at = Instant::now().checked_sub(2 * super::STALL_MAX).unwrap();
+    member.turn(&broker, GO_ON);
+    assert_eq!(handler.take(), [Told::Disturbed(true)]);
+    assert_eq!(broker.take(), [Asked::Seek((0, 10))]);
     member.caught_up(0);
     assert_eq!(handler.take(), [Told::CaughtUp(0), Told::Disturbed(false)]);
 }
