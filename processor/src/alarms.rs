@@ -21,6 +21,7 @@ use crate::{
     cli::AlarmsArgs,
     clock::Clock,
     config::{Config, ConfigError},
+    event::EventTime,
     files::parse_time,
     run,
     shutdown::Shutdown,
@@ -86,7 +87,7 @@ pub fn alarms(config: &Config, args: &AlarmsArgs, out: &mut impl Write) -> anyho
     runtime.block_on(async {
         let store = open_store(config).await?;
         let query = AlarmQuery {
-            since: since.map(|since| since.to_datetime()),
+            since: since.map(EventTime::to_datetime),
             within_s: since.is_none().then_some(LISTED_S),
             stream: args.stream.clone(),
             after_seq: 0,

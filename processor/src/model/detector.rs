@@ -6,15 +6,14 @@ use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
-    calibration::Evidence,
-    explain::{Findings, adoption, explain},
+    explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, reason},
     pattern::{Rest, pattern},
     profile::{Facts, TextCache},
     signals::{Signals, signals, signals_without},
 };
 use crate::{
-    features::{Observed, observe, row},
+    features::{FeatureRow, Observed, observe, row},
     window::{ClosedWindow, TemplateCount},
 };
 
@@ -119,53 +118,20 @@ impl Detector {
             window.gap,
         );
         let scene = Scene {
+            window: &window,
             observed: &observed,
             pairs: &pairs,
+            features: &features,
             signals: &all,
             baseline,
         };
         let mutes = self.mutes.at(&window.stream, window.bounds.start);
-        let mut muted = Aside::default();
-        for mute in &mutes {
-            muted.add(&mute.pattern, &observed);
-        }
-        let signals = self.without(&muted, &scene);
-        let evidence = content.calibration.evidence(&signals);
-        let mut verdict = self.verdict(&evidence);
-        verdict.muted = !muted.is_empty()
-            && !verdict.is_anomaly
-            && content
-                .calibration
-                .ln_p(&content.calibration.evidence(&all))
-                < self.ln_threshold;
-        verdict.cold = baseline.is_cold();
-        verdict.cluster_label = signals.cluster_label;
-        if observed.lines() > 0 {
-            let survival = content.calibration.distance.ln_survival(signals.distance);
-            verdict.dbscan_score = 1.0 - survival.exp();
-        }
-        let mut explanation = explain(&Findings {
-            content,
-            window: &window.content,
-            observed: &observed,
-            pairs: &pairs,
-            features: &features,
-            signals: &signals,
-            evidence: &evidence,
-            baseline,
-            detailed: verdict.is_anomaly,
-        });
-        if verdict.is_anomaly {
-            explanation.pattern = pattern(&muted, &observed, &pairs, |aside| {
-                let signals = self.without(aside, &scene);
-                let evidence = content.calibration.evidence(&signals);
-                Rest {
-                    signals,
-                    evidence,
-                    anomalous: content.calibration.ln_p(&evidence) < self.ln_threshold,
-                }
-            });
-        }
+        let muted = Aside::of(&mutes, &observed);
+        let rest = self.rest(&muted, &scene);
+        let mut verdict = self.verdict(&rest, &scene);
+        verdict.muted =
+            !muted.is_empty() && !rest.anomalous && self.rest(&Aside::default(), &scene).anomalous;
+        let mut explanation = self.explanation(&rest, &muted, &scene);
         let held = mutes.iter().filter(|mute| mute.is_felt(&observed, &all));
         explanation.reasons.extend(held.map(|mute| reason(mute)));
         if window.gap {
@@ -185,7 +151,7 @@ impl Detector {
             explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
-                clump: signals.clump,
+                clump: all.clump,
                 anomalous: verdict.is_anomaly,
             });
         }
@@ -200,14 +166,46 @@ impl Detector {
         }
     }
 
+    /// Judges a window without what is aside.
+    fn rest(&self, aside: &Aside, scene: &Scene<'_>) -> Rest {
+        let calibration = &self.bundle.content.calibration;
+        let signals = self.without(aside, scene);
+        let evidence = calibration.evidence(&signals);
+        let ln_p = calibration.ln_p(&evidence);
+        Rest {
+            signals,
+            evidence,
+            ln_p,
+            anomalous: ln_p < self.ln_threshold,
+        }
+    }
+
+    fn explanation(&self, rest: &Rest, muted: &Aside, scene: &Scene<'_>) -> Explanation {
+        let mut explanation = explain(&Findings {
+            content: &self.bundle.content,
+            window: &scene.window.content,
+            observed: scene.observed,
+            pairs: scene.pairs,
+            features: scene.features,
+            signals: &rest.signals,
+            evidence: &rest.evidence,
+            baseline: scene.baseline,
+            detailed: rest.anomalous,
+        });
+        if rest.anomalous {
+            let judge = |aside: &Aside| self.rest(aside, scene);
+            explanation.pattern = pattern(muted, scene.observed, scene.pairs, judge);
+        }
+        explanation
+    }
+
     /// Returns ln p of what there is in a window besides templates that are new and what is muted.
     fn ln_p_rest(&self, unseen: &Unseen, mut aside: Aside, scene: &Scene<'_>) -> f64 {
         if unseen.new.is_empty() {
             return 0.0;
         }
         aside.add_places(unseen.new.iter().copied());
-        let calibration = &self.bundle.content.calibration;
-        calibration.ln_p(&calibration.evidence(&self.without(&aside, scene)))
+        self.rest(&aside, scene).ln_p
     }
 
     /// Returns the signals of a window as if what is aside had not come.
@@ -231,17 +229,21 @@ impl Detector {
         signals
     }
 
-    fn verdict(&self, evidence: &Evidence) -> Verdict {
-        let ln_p = self.bundle.content.calibration.ln_p(evidence);
-        let severity = -ln_p / std::f64::consts::LN_10;
+    fn verdict(&self, rest: &Rest, scene: &Scene<'_>) -> Verdict {
+        let severity = -rest.ln_p / std::f64::consts::LN_10;
         let at_threshold = -self.ln_threshold / std::f64::consts::LN_10;
+        let mut dbscan_score = 0.0;
+        if scene.observed.lines() > 0 {
+            let distance = &self.bundle.content.calibration.distance;
+            dbscan_score = 1.0 - distance.ln_survival(rest.signals.distance).exp();
+        }
         Verdict {
-            is_anomaly: ln_p < self.ln_threshold,
+            is_anomaly: rest.anomalous,
             anomaly_score: severity / (severity + at_threshold),
             severity,
-            cluster_label: -1,
-            dbscan_score: 0.0,
-            cold: false,
+            cluster_label: rest.signals.cluster_label,
+            dbscan_score,
+            cold: scene.baseline.is_cold(),
             level_shift: false,
             muted: false,
         }
@@ -251,6 +253,8 @@ impl Detector {
 /// A window about to be judged.
 #[derive(Clone, Copy)]
 struct Scene<'a> {
+    window: &'a ClosedWindow,
+    features: &'a FeatureRow,
     observed: &'a Observed,
     pairs: &'a [&'a TemplateCount],
     /// All there is in it.

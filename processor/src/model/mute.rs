@@ -126,6 +126,15 @@ pub(super) struct Aside {
 }
 
 impl Aside {
+    /// Leaves out what these mutes say.
+    pub(super) fn of(mutes: &[&Mute], observed: &Observed) -> Self {
+        let mut aside = Self::default();
+        for mute in mutes {
+            aside.add(&mute.pattern, observed);
+        }
+        aside
+    }
+
     /// Leaves `pattern` out as well.
     pub(super) fn add(&mut self, pattern: &Pattern, observed: &Observed) {
         match pattern {

@@ -17,6 +17,8 @@ const PART_NATS: f64 = 3.0;
 pub(super) struct Rest {
     pub(super) signals: Signals,
     pub(super) evidence: Evidence,
+    /// ln of the combined p-value.
+    pub(super) ln_p: f64,
     pub(super) anomalous: bool,
 }
 

@@ -8,7 +8,7 @@ use logguard::{
 };
 
 use crate::{
-    made::{LENGTH_MS, Line, Random, lines, score},
+    made::{LENGTH_MS, Line, Maker, Random, lines, score, trainer},
     scores::{TRAINING, alarms, model, windows},
 };
 
@@ -136,4 +136,33 @@ fn a_burst_of_familiar_errors_is_muted_by_its_pattern() {
     assert!(!pattern.is_empty());
     let mutes: Vec<Mute> = pattern.iter().map(|part| mute(part, 65, 100)).collect();
     assert_eq!(alarms(&scored(&mutes, burst)), [60]);
+}
+
+#[test]
+fn what_a_false_alarm_in_training_was_about_is_no_news() {
+    let alarms_of = |said_false: bool| {
+        let (mut maker, mut random) = (Maker::new(), Random::new(1));
+        let mut trainer = trainer();
+        for number in 0..1_000 {
+            let mut of = lines(&mut random, 20);
+            if number == 700 {
+                of.push(line(Level::Error, NEW));
+            }
+            let window = maker.window(number, &of);
+            if said_false && number == 700 {
+                trainer.add_false_alarm(&window);
+            } else {
+                trainer.add(&window);
+            }
+        }
+        let model = Arc::new(trainer.finish(&mut |_| {}).unwrap());
+        let with_new = windows(100, 20, |number, lines, _| {
+            if number == 60 {
+                lines.push(line(Level::Error, NEW));
+            }
+        });
+        alarms(&score(&mut Detector::new(model, 1.0, 1), with_new))
+    };
+    assert_eq!(alarms_of(false), [60]);
+    assert!(alarms_of(true).is_empty());
 }
