@@ -172,11 +172,11 @@ impl Intake {
         steps.extend(self.closed.drain(..).map(Step::Closed));
     }
 
-    /// Moves the watermark by the clock, for a partition that has fallen idle, and closes what it
-    /// passes.
+    /// Moves the watermark by the clock, for a partition that has fallen idle, and closes what that
+    /// passes (and not what records have passed since).
     pub fn close_idle(&mut self, max_event_time: EventTime, steps: &mut Vec<Step<ClosedWindow>>) {
-        self.windower.advance(max_event_time);
-        self.close(FinalBy::Idle, steps);
+        self.windower.close_idle(max_event_time, &mut self.closed);
+        steps.extend(self.closed.drain(..).map(Step::Closed));
     }
 
     /// Closes everything: the input has ended.

@@ -211,7 +211,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
         return Ok(None);
     };
     match migrate::check(&config.store).await {
-        Ok(()) => {}
+        Ok(()) => warn_of_other_groups(&store, &config.kafka.input_topic).await,
         Err(error) if error.is_unreachable() => {
             let server = config.store.server();
             tracing::warn!(%server, %error, "the store cannot be reached yet; partitions wait");
@@ -219,6 +219,21 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
         Err(error) => return Err(error.into()),
     }
     Ok(Some(store))
+}
+
+/// Says so where another consumer group has written rows of the same streams.
+async fn warn_of_other_groups(store: &Store, topic: &str) {
+    match store.other_groups(topic).await {
+        Ok(groups) if groups.is_empty() => {}
+        Ok(groups) => tracing::warn!(
+            topic,
+            ?groups,
+            "other consumer groups have written rows of this topic to this database; if one of \
+             them still runs, the two overwrite each other's: give each a database of its own"
+        ),
+        // The partitions will ask for more, and wait.
+        Err(error) => tracing::debug!(%error, "cannot look for other consumer groups"),
+    }
 }
 
 /// Asks the store now and then whether it answers, for `/readyz`.

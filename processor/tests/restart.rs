@@ -10,7 +10,7 @@ mod model;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use logguard::{
@@ -18,8 +18,8 @@ use logguard::{
     model::{Bundle, Detector, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     sink::{results::result_message, store::StreamState},
-    source::{CommitMetadata, PartitionLedger, RawRecord},
-    window::{FinalBy, GroupBy, Recovered, StreamProgress, WindowConfig},
+    source::{CommitMetadata, IdleMark, PartitionLedger, RawRecord},
+    window::{GroupBy, Recovered, StreamProgress, WindowConfig},
 };
 use proptest::prelude::*;
 
@@ -97,6 +97,8 @@ struct Durable {
     states: Vec<(Option<Arc<str>>, EventTime, String)>,
     letters: BTreeSet<i64>,
     committed: Option<(NextOffset, CommitMetadata)>,
+    /// How far the log was ever read: where a silence can begin, for before it there are records.
+    read_to: i64,
 }
 
 /// Something on its way to being durable.
@@ -112,6 +114,10 @@ struct Life {
     ledger: PartitionLedger,
     queue: VecDeque<Job>,
     next: i64,
+    /// A committed move of the watermark, to be made when reading comes to its place.
+    mark: Option<IdleMark>,
+    /// What waits until a move of the watermark is committed.
+    held: Option<(IdleMark, Vec<Job>)>,
 }
 
 impl Life {
@@ -146,11 +152,63 @@ impl Life {
             ledger: PartitionLedger::new(next, metadata),
             queue: VecDeque::new(),
             next: next.0,
+            mark: metadata.idle,
+            held: None,
         };
+        life.make_committed_move();
         let mut steps = Vec::new();
         life.pipeline.close(&mut life.shared, &mut steps);
         life.carry(steps);
         life
+    }
+
+    /// The clock makes final what is open.
+    fn fall_idle(&mut self) {
+        let last_end = self.pipeline.windower().last_open_end();
+        let Some(due) = last_end.map(|end| end.saturating_add(2_000)) else {
+            return;
+        };
+        if self.held.is_some() || self.mark.is_some() {
+            return;
+        }
+        let through = due.saturating_add(-2_000 - LENGTH_MS);
+        if let Some(mark) = self.ledger.mark_idle(due, through) {
+            self.held = Some((mark, Vec::new()));
+            self.move_watermark(due);
+        }
+    }
+
+    fn move_watermark(&mut self, time: EventTime) {
+        let mut steps = Vec::new();
+        self.pipeline.close_idle(&mut self.shared, time, &mut steps);
+        self.carry(steps);
+        self.advance(0);
+    }
+
+    fn make_committed_move(&mut self) {
+        let next = NextOffset(self.next);
+        if let Some(mark) = self.mark.take_if(|mark| mark.from <= next) {
+            self.move_watermark(mark.time);
+        }
+    }
+
+    fn committed(&mut self, metadata: CommitMetadata) {
+        if let Some((_, jobs)) = self.held.take_if(|(mark, _)| Some(*mark) == metadata.idle) {
+            self.queue.extend(jobs);
+        }
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        match &mut self.held {
+            Some((_, jobs)) => jobs.push(job),
+            None => self.queue.push_back(job),
+        }
+    }
+
+    fn advance(&mut self, next: i64) {
+        let windower = self.pipeline.windower();
+        let (time, closed) = (windower.max_event_time(), windower.closed_through());
+        self.ledger.advance(NextOffset(next), time, closed);
     }
 
     fn read(&mut self, log: &[String]) -> bool {
@@ -161,11 +219,9 @@ impl Life {
         self.pipeline
             .record(&mut self.shared, record(self.next, payload), &mut steps);
         self.carry(steps);
-        let windower = self.pipeline.windower();
-        let (time, closed) = (windower.max_event_time(), windower.closed_through());
-        self.ledger
-            .advance(NextOffset::after(self.next), time, closed);
         self.next += 1;
+        self.advance(self.next);
+        self.make_committed_move();
         true
     }
 
@@ -187,11 +243,11 @@ impl Life {
                     ..
                 } => {
                     self.ledger.letter_opened(offset, max_event_time_before);
-                    self.queue.push_back(Job::Letter(offset));
+                    self.hand_over(Job::Letter(offset));
                 }
                 Step::Closed(scored) => {
                     *slots.entry(scored.window.slot).or_default() += 1;
-                    self.queue.push_back(Job::Row(Box::new(scored)));
+                    self.hand_over(Job::Row(Box::new(scored)));
                 }
             }
         }
@@ -212,7 +268,6 @@ impl Life {
             }
             Some(Job::Row(scored)) => {
                 let window = &scored.window;
-                assert_eq!(window.final_by, FinalBy::Watermark);
                 let row = text(&scored);
                 let before = durable.rows.insert(key(&scored), row.clone());
                 assert!(
@@ -244,6 +299,8 @@ enum Fate {
     Commit,
     /// Dies with this many of the jobs under way durable and not acknowledged.
     Kill(u8),
+    /// The partition falls idle, for so long that what is open becomes final.
+    Idle,
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -255,12 +312,18 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
+fn fate_with_silence() -> impl Strategy<Value = Fate> {
+    prop_oneof![12 => fate(), 1 => Just(Fate::Idle)]
+}
+
+/// Returns what is durable in the end, with the windows that are still open then, and of these
+/// windows' lines how many there are.
 fn disturbed(
     bundle: &Arc<Bundle>,
     group_by: GroupBy,
     log: &[String],
     fates: &[Fate],
-) -> (Rows, BTreeSet<i64>) {
+) -> (Rows, BTreeSet<i64>, u64) {
     let mut durable = Durable::default();
     let mut life = Life::begin(bundle, group_by, &durable);
     for fate in fates {
@@ -269,13 +332,20 @@ fn disturbed(
                 for _ in 0..*records {
                     life.read(log);
                 }
+                durable.read_to = durable.read_to.max(life.next);
             }
             Fate::Write(jobs) => {
                 for _ in 0..*jobs {
                     life.write(&mut durable, true);
                 }
             }
-            Fate::Commit => durable.committed = Some(life.ledger.commit_point()),
+            Fate::Commit => {
+                let point = life.ledger.commit_point();
+                durable.committed = Some(point);
+                life.committed(point.1);
+            }
+            Fate::Idle if life.next == durable.read_to => life.fall_idle(),
+            Fate::Idle => {}
             Fate::Kill(jobs) => {
                 for _ in 0..*jobs {
                     life.write(&mut durable, false);
@@ -285,10 +355,14 @@ fn disturbed(
         }
     }
     while life.read(log) {}
+    let (_, metadata) = life.ledger.commit_point();
+    life.committed(metadata);
     while !life.queue.is_empty() {
         life.write(&mut durable, true);
     }
-    (durable.rows, durable.letters)
+    let open = life.pipeline.windower().open_rows().into_iter();
+    let open = open.map(|row| u64::from(row.content.lines())).sum();
+    (durable.rows, durable.letters, open)
 }
 
 /// A log of lines that mostly move forward, with late ones, jumps over gaps, and garbage.
@@ -328,6 +402,8 @@ fn log() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
+static BUNDLE: LazyLock<Arc<Bundle>> = LazyLock::new(|| bundle(config(GroupBy::Partition)));
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
@@ -337,14 +413,35 @@ proptest! {
         fates in prop::collection::vec(fate(), 5..120),
         by_service: bool,
     ) {
-        static BUNDLE: std::sync::LazyLock<Arc<Bundle>> = std::sync::LazyLock::new(|| bundle(config(GroupBy::Partition)));
         let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
         let (rows, letters) = undisturbed(&BUNDLE, group_by, &log);
-        let (rows_after, letters_after) = disturbed(&BUNDLE, group_by, &log, &fates);
+        let (rows_after, letters_after, _) = disturbed(&BUNDLE, group_by, &log, &fates);
         for (key, row) in &rows {
             prop_assert_eq!(rows_after.get(key), Some(row), "row {}", key);
         }
         prop_assert_eq!(rows_after.len(), rows.len());
         prop_assert_eq!(letters_after, letters);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 75, ..ProptestConfig::default() })]
+
+    /// The clock makes windows final at any moment: rows are what they are for good (see
+    /// [`Life::write`]), and every line is in one of them, or open, or a dead letter.
+    #[test]
+    fn what_the_clock_made_final_stays(
+        log in log(),
+        fates in prop::collection::vec(fate_with_silence(), 5..120),
+        by_service: bool,
+    ) {
+        let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
+        let (rows, letters, open) = disturbed(&BUNDLE, group_by, &log, &fates);
+        let counted: u64 = rows
+            .values()
+            .map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap())
+            .map(|row| row["log_count"].as_u64().unwrap())
+            .sum();
+        prop_assert_eq!(counted + letters.len() as u64 + open, log.len() as u64);
     }
 }

@@ -15,7 +15,7 @@ use logguard::{
     sink::{
         Ack, SinkLabel, SinksConfig,
         migrate::{MigrateOptions, migrate},
-        store::{Claim, StoreConfig},
+        store::{Claim, Store, StoreConfig},
     },
     window::{FinalBy, StreamProgress},
 };
@@ -422,6 +422,21 @@ async fn a_claim_reads_where_the_streams_stand() {
     client.execute(sql, &[]).await.unwrap();
     let unread = claim(&harness, &tenth, Some(5)).await;
     assert_eq!((unread.fence, unread.streams), (3, vec![]));
+}
+
+#[tokio::test]
+async fn another_group_on_the_same_topic_is_seen() {
+    let Some((database, _client, harness)) = migrated().await else {
+        return;
+    };
+    let spec = Spec::default();
+    claim(&harness, &spec, None).await;
+    let other = Store::new(&store_config(&database), "other").unwrap();
+    let groups = other.other_groups(spec.topic).await.unwrap();
+    assert_eq!(groups, ["group"]);
+    assert!(other.other_groups("elsewhere").await.unwrap().is_empty());
+    let ours = harness.store.as_ref().unwrap();
+    assert!(ours.other_groups(spec.topic).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use logguard::{
     model::Detector,
     pipeline::Shared,
     recovery::RecoveryDesk,
-    source::{CommitPoint, RawRecord, RecordHandler, StartPoint},
+    source::{CommitMetadata, CommitPoint, RawRecord, RecordHandler, StartPoint},
     window::{GroupBy, WindowConfig},
     worker::{Worker, WorkerParts, WorkerSettings},
 };
@@ -83,10 +83,14 @@ impl Bench {
     }
 
     fn assign(&mut self) {
+        self.assign_with(None);
+    }
+
+    fn assign_with(&mut self, metadata: Option<CommitMetadata>) {
         self.worker.assigned(StartPoint {
             partition: partition(),
             next: NextOffset(self.next),
-            metadata: None,
+            metadata,
             partial: false,
         });
         self.turn();
@@ -134,7 +138,23 @@ impl Bench {
             self.turn();
         }
         self.turn();
-        self.worker.take_commit_points().pop()
+        self.commit()
+    }
+
+    /// Commits what may be, and returns it if it moved.
+    fn commit(&mut self) -> Option<CommitPoint> {
+        let point = self.worker.take_commit_points().pop();
+        if let Some(point) = &point {
+            self.worker.committed(point);
+        }
+        point
+    }
+
+    /// The partition is read by someone else from a commit on, who remembers nothing besides.
+    fn restart(&mut self, commit: &CommitPoint) {
+        self.worker.revoked(&[partition()], true, Instant::now());
+        self.next = commit.next.0;
+        self.assign_with(Some(commit.metadata));
     }
 
     /// Waits until everything before `next` may be committed.
@@ -144,7 +164,7 @@ impl Bench {
         while last != Some(next) {
             assert!(Instant::now() < deadline, "{last:?} may be committed");
             self.turn();
-            let point = self.worker.take_commit_points().pop();
+            let point = self.commit();
             last = point.map(|point| point.next).or(last);
         }
     }
@@ -189,12 +209,57 @@ async fn an_idle_window_is_provisional_when_due_and_final_after_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_clock_makes_final_is_written_only_once_its_watermark_is_committed() {
+    let mut bench = Bench::new(30, IDLE_FINAL);
+    bench.line(10);
+    bench.line(20);
+    bench.caught_up();
+    bench.at(1_000);
+    let point = bench.worker.take_commit_points().pop().unwrap();
+    assert_eq!(point.next, NextOffset(0));
+    assert_eq!(
+        point.metadata.idle.map(|mark| mark.from),
+        Some(NextOffset(2))
+    );
+    // A straggler comes while the commit is under way: it is late, and waits as well.
+    bench.line(25);
+    bench.turn();
+    let delivered =
+        |bench: &Bench| ["results", "dead_letter"].map(|it| bench.harness.delivered(it));
+    assert_eq!((bench.harness.pending(), delivered(&bench)), (0, [0, 0]));
+    bench.worker.committed(&point);
+    bench.wait_for_commit(NextOffset(3));
+    assert_eq!(delivered(&bench), [1, 1]);
+    assert_eq!(bench.results(1).await, [row(0, 2, "idle")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_move_of_the_watermark_is_made_again_in_the_same_place() {
+    let mut bench = Bench::new(30, IDLE_FINAL);
+    bench.line(10);
+    bench.line(20);
+    bench.caught_up();
+    bench.at(1_000);
+    let point = bench.worker.take_commit_points().pop().unwrap();
+    // It dies before the broker's answer came: nothing was written.
+    bench.restart(&point);
+    bench.line(10);
+    bench.line(20);
+    bench.line(25);
+    bench.line(40);
+    bench.wait_for_commit(NextOffset(3));
+    assert_eq!(bench.results(1).await, [row(0, 2, "idle")]);
+    assert_eq!(bench.harness.delivered("dead_letter"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_idle_clock_moves_the_watermark_no_further_than_the_open_windows_need() {
     let mut bench = Bench::new(30, IDLE_FINAL);
     bench.line(10);
     bench.caught_up();
     bench.at(1_000);
     bench.settled();
+    bench.wait_for_commit(NextOffset(1));
     // A shipper that was away for a quarter of an hour brings what it has.
     bench.line(40);
     bench.line(70);
@@ -270,6 +335,27 @@ async fn a_record_before_the_start_is_not_dropped_but_asked_for_again() {
     });
     bench.turn();
     assert_eq!(bench.worker.take_ready(), [other]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_leaving_does_not_begin_any_more() {
+    let mut bench = Bench::new(30, IDLE_FINAL);
+    let other = TopicPartition {
+        partition: 7,
+        ..partition()
+    };
+    bench.worker.assigned(StartPoint {
+        partition: other.clone(),
+        next: NextOffset(0),
+        metadata: None,
+        partial: false,
+    });
+    // The store's answer is there, and nobody has looked at it yet.
+    let revoked = std::slice::from_ref(&other);
+    bench.worker.revoked(revoked, false, Instant::now());
+    bench.worker.take_commit_points();
+    bench.turn();
+    assert_eq!(bench.worker.take_ready(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,6 +117,21 @@ impl Store {
         })
     }
 
+    /// Returns the other consumer groups that ever claimed partitions of `topic` in this database:
+    /// rows are known by window and stream, so two groups at once overwrite each other's.
+    ///
+    /// # Errors
+    /// The server is not reachable, refuses the role, or has no schema.
+    pub async fn other_groups(&self, topic: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT DISTINCT consumer_group FROM owner
+                   WHERE topic = $1 AND consumer_group <> $2 ORDER BY 1";
+        let topic = row::without_nul(topic);
+        let rows = self
+            .query("look for other groups", sql, &[&topic, &&*self.group])
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// Checks that the server answers, for readiness probes.
     ///
     /// # Errors

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::CommitMetadata;
+use super::{CommitMetadata, IdleMark};
 use crate::event::{EventTime, NextOffset, Partial};
 
 /// What keeps the commit from passing an offset.
@@ -62,6 +62,8 @@ pub struct PartitionLedger {
     windows: BTreeMap<EventTime, Window>,
     /// By offset; the value is the largest event time before it.
     letters: BTreeMap<i64, Option<EventTime>>,
+    /// The last move of the watermark by the clock.
+    idle: Option<IdleMark>,
     /// The largest commit point given out.
     committed: (NextOffset, CommitMetadata),
     stray_acks: u64,
@@ -79,6 +81,7 @@ impl PartitionLedger {
             closed_through: metadata.done_through,
             windows: BTreeMap::new(),
             letters: BTreeMap::new(),
+            idle: metadata.idle,
             committed: (next, metadata),
             stray_acks: 0,
         }
@@ -163,6 +166,24 @@ impl PartitionLedger {
         self.closed_through = self.closed_through.max(closed_through);
     }
 
+    /// Notes that the clock is about to move the largest event time to `time`, for all records from
+    /// the present position on, which makes the windows up to the one that starts at `through`
+    /// final. Returns the mark that says so: what follows from the move may be
+    /// written once a commit point with this mark is committed, for then a restart makes the same
+    /// move in the same place. `None`, and no move is to be made, while an earlier one still rides
+    /// in the commits.
+    pub fn mark_idle(&mut self, time: EventTime, through: EventTime) -> Option<IdleMark> {
+        if self.commit_point().1.idle.is_some() {
+            return None;
+        }
+        self.idle = Some(IdleMark {
+            from: self.position,
+            time,
+            through,
+        });
+        self.idle
+    }
+
     /// Notes which windows may lack lines; kept in the metadata until they are done.
     pub fn set_partial(&mut self, partial: Partial) {
         self.partial = partial;
@@ -189,6 +210,10 @@ impl PartitionLedger {
                 (closed, _) => closed,
             },
         );
+        // From its place on the largest event time says it as well, but not what made windows final.
+        committed.idle = self.idle.filter(|mark| {
+            *committed_next < mark.from || committed.done_through < Some(mark.through)
+        });
         committed.partial = match self.partial {
             Partial::Through(last) if committed.done_through >= Some(last) => Partial::No,
             partial => partial,

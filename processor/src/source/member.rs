@@ -33,6 +33,10 @@ use crate::event::{NextOffset, TopicPartition};
 /// Most time one question to the broker may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// After this long without a turn (the process was stopped, or starved) silence is no evidence:
+/// nothing was fetched meanwhile, and the partitions may be someone else's by now.
+const STALL_MAX: Duration = Duration::from_secs(3);
+
 /// How far a partition is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
@@ -98,6 +102,8 @@ pub(super) struct Member<H> {
     /// When to look for positions the broker does not have, and when that was done last.
     restart_due: Option<Instant>,
     restarted_at: Instant,
+    /// The end of the last turn.
+    turned_at: Instant,
     records: u64,
     bytes: u64,
 }
@@ -122,6 +128,7 @@ impl<H: RecordHandler> Member<H> {
             all_revoked: false,
             restart_due: None,
             restarted_at: Instant::now(),
+            turned_at: Instant::now(),
             records: 0,
             bytes: 0,
         }
@@ -271,6 +278,9 @@ impl<H: RecordHandler> Member<H> {
 
     /// Does what is due between polls: rewinds, starts, room, commits.
     pub(super) fn turn(&mut self, broker: &impl Broker, stop: &dyn Fn() -> bool) {
+        if self.turned_at.elapsed() > STALL_MAX {
+            self.disturb(broker);
+        }
         self.metrics.heartbeat.beat();
         self.metrics.records.inc_by(mem::take(&mut self.records));
         self.metrics.bytes.inc_by(mem::take(&mut self.bytes));
@@ -281,6 +291,7 @@ impl<H: RecordHandler> Member<H> {
         self.start_ready(broker);
         self.measure_lag(broker);
         self.commit_due(broker);
+        self.turned_at = Instant::now();
     }
 
     /// Ends the handing over of records and lets the handler finish until `deadline`.

@@ -3,13 +3,14 @@
 //! `{"v":1,"w":30000,"t":1766620000000,"d":1766619990000}`: version, window length (and `"s":true`
 //! where services have windows of their own), largest event time before the offset, start of the
 //! last window such that it and all before it are done; while windows lack lines also `"p"`, the
-//! start of the last such window, or `"f":true` until the first record decides which. Whatever is
+//! start of the last such window, or `"f":true` until the first record decides which; while the clock
+//! has moved the watermark beyond the offset, `"i"`: the move's offset, time and last window. Whatever is
 //! not exactly that is not ours: it decodes to `None`, never to a guess, and never panics.
 
 use serde::{Deserialize, Serialize};
 
-use super::CommitMetadata;
-use crate::event::{EventTime, Partial, WindowGrid};
+use super::{CommitMetadata, IdleMark};
+use crate::event::{EventTime, NextOffset, Partial, WindowGrid};
 
 /// Version written, and the only one read.
 const VERSION: u32 = 1;
@@ -33,6 +34,8 @@ struct Wire {
     p: Option<i64>,
     #[serde(default, skip_serializing_if = "is_false")]
     f: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<(i64, i64, i64)>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -55,6 +58,10 @@ impl CommitMetadata {
                 Partial::No | Partial::FromFirstRecord => None,
             },
             f: self.partial == Partial::FromFirstRecord,
+            i: self.idle.map(|mark| {
+                let (time, through) = (mark.time.as_millis(), mark.through.as_millis());
+                (mark.from.0, time, through)
+            }),
         };
         // Numbers and flags always serialise; an empty string would read back as "not ours".
         serde_json::to_string(&wire).unwrap_or_default()
@@ -80,6 +87,14 @@ impl CommitMetadata {
             (true, None) => Partial::FromFirstRecord,
             (true, Some(_)) => return None,
         };
+        let idle = match wire.i {
+            None => None,
+            Some((from, time, through)) => Some(IdleMark {
+                from: NextOffset(from),
+                time: EventTime::from_millis(time)?,
+                through: EventTime::from_millis(through)?,
+            }),
+        };
         Some(Self {
             grid: WindowGrid {
                 length_ms: wire.w,
@@ -88,6 +103,7 @@ impl CommitMetadata {
             max_event_time: time(wire.t)?,
             done_through: time(wire.d)?,
             partial,
+            idle,
         })
     }
 }
@@ -118,6 +134,13 @@ mod tests {
         fresh.partial = Partial::FromFirstRecord;
         fresh.grid.by_service = true;
         assert_eq!(fresh.encode(), r#"{"v":1,"w":30000,"s":true,"f":true}"#);
+        let mut idle = CommitMetadata::nothing_done(GRID);
+        idle.idle = EventTime::from_millis(32_000).map(|time| IdleMark {
+            from: NextOffset(7),
+            time,
+            through: EventTime::default(),
+        });
+        assert_eq!(idle.encode(), r#"{"v":1,"w":30000,"i":[7,32000,0]}"#);
     }
 
     #[test]
@@ -134,6 +157,8 @@ mod tests {
             br#"{"v":1,"w":30000,"t":9223372036854775807}"#,
             br#"{"v":1,"w":30000,"x":1}"#,
             br#"{"v":1,"w":30000,"p":1,"f":true}"#,
+            br#"{"v":1,"w":30000,"i":[1,2]}"#,
+            br#"{"v":1,"w":30000,"i":[1,9223372036854775807,0]}"#,
             b"\xff\xfe\x00",
             &[b' '; METADATA_BYTES_MAX + 1],
         ] {
@@ -147,6 +172,7 @@ mod tests {
             max in prop::option::of(MILLIS),
             done in prop::option::of(MILLIS),
             partial in prop::option::of(MILLIS),
+            idle in prop::option::of((any::<i64>(), MILLIS, MILLIS)),
             by_service: bool,
         ) {
             let through = partial.and_then(EventTime::from_millis);
@@ -155,6 +181,11 @@ mod tests {
                 max_event_time: max.and_then(EventTime::from_millis),
                 done_through: done.and_then(EventTime::from_millis),
                 partial: through.map_or(Partial::FromFirstRecord, Partial::Through),
+                idle: idle.and_then(|(from, time, through)| Some(IdleMark {
+                    from: NextOffset(from),
+                    time: EventTime::from_millis(time)?,
+                    through: EventTime::from_millis(through)?,
+                })),
             };
             prop_assert_eq!(CommitMetadata::decode(metadata.encode().as_bytes()), Some(metadata));
         }

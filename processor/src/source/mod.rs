@@ -47,6 +47,17 @@ pub struct RawRecord<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
+/// A move of the watermark that the clock made while a partition was idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleMark {
+    /// Where reading stood: it holds for the records from here on.
+    pub from: NextOffset,
+    /// The largest event time, as if a record had brought it.
+    pub time: EventTime,
+    /// Start of the last window that it made final.
+    pub through: EventTime,
+}
+
 /// What rides in the metadata string of a committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitMetadata {
@@ -58,6 +69,8 @@ pub struct CommitMetadata {
     pub done_through: Option<EventTime>,
     /// Windows not yet done that may lack lines.
     pub partial: Partial,
+    /// A move of the watermark beyond the committed offset, or whose windows are not all done.
+    pub idle: Option<IdleMark>,
 }
 
 impl CommitMetadata {
@@ -69,6 +82,7 @@ impl CommitMetadata {
             max_event_time: None,
             done_through: None,
             partial: Partial::No,
+            idle: None,
         }
     }
 }
@@ -128,6 +142,9 @@ pub trait RecordHandler {
 
     /// Returns the commit points that moved since the last call, by their metadata alone too.
     fn take_commit_points(&mut self) -> Vec<CommitPoint>;
+
+    /// A commit point is known to be committed.
+    fn committed(&mut self, _point: &CommitPoint) {}
 
     /// Returns the partitions to be taken back to their committed offset and assigned again, to
     /// be rebuilt from there.

@@ -254,10 +254,23 @@ impl Windower {
     /// Closes, in window order, every window that the watermark has passed, and appends its rows:
     /// per slot the streams by name, a gap row before the row that ends the gap.
     pub fn close_final(&mut self, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
-        if let Some(watermark) = self.watermark() {
-            let last = watermark.saturating_add(-self.config.length_ms);
-            self.close_through(last.window_start(self.config.length_ms), final_by, rows);
+        if let Some(time) = self.max_event_time {
+            self.close_passed(time, final_by, rows);
         }
+    }
+
+    /// Moves the largest event time forward to `time`, for a partition whose clock goes on while no
+    /// record comes, and closes every window that this makes the watermark pass.
+    pub fn close_idle(&mut self, time: EventTime, rows: &mut Vec<ClosedWindow>) {
+        self.advance(time);
+        self.close_passed(time, FinalBy::Idle, rows);
+    }
+
+    /// Closes every window that the watermark passes with a record of this time.
+    fn close_passed(&mut self, time: EventTime, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
+        let (length_ms, lateness_ms) = (self.config.length_ms, self.config.lateness_ms);
+        let last = time.saturating_add(-lateness_ms - length_ms);
+        self.close_through(last.window_start(length_ms), final_by, rows);
     }
 
     /// Closes every window there is: the input has ended.

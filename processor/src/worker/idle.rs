@@ -4,8 +4,9 @@
 //! and the lateness, and becomes final after `idle_final`. Nothing here runs while reading is
 //! disturbed: a broken or slow fetch is not silence.
 //!
-//! A final row made here says so (`final_by = idle`). Its watermark is committed with it, not
-//! before it: after a kill in between, a straggler may still be counted and the row rewritten.
+//! A final row made here says so (`final_by = idle`). Its watermark rides in the commits, and what
+//! follows from it is written only once that is committed: whoever reads the partition next makes
+//! the same move in the same place, and the same rows.
 
 use std::time::Duration;
 
@@ -45,24 +46,49 @@ impl Worker {
     /// Makes the open windows final that the partition's clock has passed, and moves its watermark
     /// just as far: what comes later than that is not late.
     fn close_idle(&mut self, partition: &TopicPartition, idle_for: Duration) {
-        let lateness_ms = self.settings.window.lateness_ms;
-        let Some(lane) = self.lanes.get_mut(partition) else {
+        let window = self.settings.window;
+        let Some(running) = self.running(partition) else {
             return;
         };
-        let Some(running) = &mut lane.running else {
+        let Some(end) = running.pipeline.windower().last_open_end() else {
             return;
         };
-        let last_end = running.pipeline.windower().last_open_end();
-        let Some(due) = last_end.map(|end| end.saturating_add(lateness_ms)) else {
-            return;
-        };
+        let due = end.saturating_add(window.lateness_ms);
+        let through = end.saturating_add(-window.length_ms);
         if clock_of(running, idle_for).is_none_or(|time| time < due) {
             return;
         }
+        // What a cold start writes is provisional, and nothing of it is committed.
+        if !running.cold {
+            let Some(mark) = running.ledger.mark_idle(due, through) else {
+                return;
+            };
+            running.hold(mark);
+        }
         tracing::info!(%partition, ?idle_for, "idle: its open windows become final");
+        self.move_watermark(partition, due);
+    }
+
+    /// Makes the move of the watermark that rode in the last commit, once reading has `reached`
+    /// its place.
+    pub(super) fn make_committed_move(&mut self, partition: &TopicPartition, reached: NextOffset) {
+        let mark = self
+            .running(partition)
+            .and_then(|running| running.mark.take_if(|mark| mark.from <= reached));
+        if let Some(mark) = mark {
+            tracing::info!(%partition, offset = mark.from.0, "its windows were final here already");
+            self.move_watermark(partition, mark.time);
+        }
+    }
+
+    fn move_watermark(&mut self, partition: &TopicPartition, time: EventTime) {
+        let lane = self.lanes.get_mut(partition);
+        let Some(running) = lane.and_then(|lane| lane.running.as_mut()) else {
+            return;
+        };
         running
             .pipeline
-            .close_idle(&mut self.shared, due, &mut self.steps);
+            .close_idle(&mut self.shared, time, &mut self.steps);
         self.carry(partition, None);
         if let Some(running) = self.running(partition) {
             // Nothing was read: the position stays, and the ledger never moves it back.

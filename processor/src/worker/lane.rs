@@ -18,7 +18,7 @@ use crate::{
     sink::{
         AssignmentId, DEAD_LETTER_BYTES_MAX, DeadLetter, Sinks, WindowJob, store::RecoveredStream,
     },
-    source::{CommitMetadata, PartitionLedger, StartPoint},
+    source::{CommitMetadata, IdleMark, PartitionLedger, StartPoint},
     window::{FinalBy, Recovered, StreamProgress, WindowConfig},
 };
 
@@ -45,6 +45,14 @@ pub(super) struct Submission<'a> {
     pub(super) metrics: &'a PipelineMetrics,
     pub(super) now: DateTime<Utc>,
     pub(super) max_alert_age: Duration,
+}
+
+/// What waits until a move of the watermark by the clock is committed.
+#[derive(Debug)]
+struct Held {
+    mark: IdleMark,
+    /// With the acks that each will bring.
+    jobs: Vec<(Job, u32)>,
 }
 
 /// A partition that is ours.
@@ -76,6 +84,10 @@ pub(super) struct Running {
     /// The store could not be asked: rows are provisional and nothing is committed, until it
     /// answers and everything is read again.
     pub(super) cold: bool,
+    /// A move of the watermark that is committed, to be made when reading comes to its place.
+    pub(super) mark: Option<IdleMark>,
+    /// Everything goes here while such a move is not committed yet.
+    held: Option<Held>,
 }
 
 impl Running {
@@ -123,6 +135,13 @@ impl Running {
             streams: progress,
         };
         let mut pipeline = PartitionPipeline::new(window, partition.clone(), recovered, baselines);
+        let (passed, mark) = match metadata.idle {
+            Some(mark) if mark.from <= lane.start.next => (Some(mark), None),
+            mark => (None, mark),
+        };
+        if let Some(mark) = passed {
+            pipeline.close_idle(shared, mark.time, steps);
+        }
         pipeline.close(shared, steps);
         tracing::info!(%partition, offset = lane.start.next.0, fence, "partition starts");
         Self {
@@ -136,6 +155,8 @@ impl Running {
             idle_since: None,
             provisional_through: None,
             cold,
+            mark,
+            held: None,
         }
     }
 
@@ -165,17 +186,17 @@ impl Running {
                 } => {
                     submission.metrics.rejected(rejected.reason);
                     self.ledger.letter_opened(offset, max_event_time_before);
-                    self.owed += 1;
                     let payload = payload.unwrap_or_default();
                     let head = &payload[..payload.len().min(DEAD_LETTER_BYTES_MAX)];
-                    submission.outbox.push_back(Job::Letter(DeadLetter {
+                    let letter = DeadLetter {
                         partition: self.partition.clone(),
                         span: OffsetSpan::of(offset),
                         rejected,
                         payload: head.to_vec(),
                         payload_bytes: payload.len(),
                         assignment: self.assignment,
-                    }));
+                    };
+                    self.hand_over(Job::Letter(letter), 1, submission.outbox);
                 }
                 Step::Closed(scored) => {
                     submission.metrics.closed(&scored);
@@ -211,9 +232,39 @@ impl Running {
             stale: age.to_std().is_ok_and(|age| age > submission.max_alert_age),
         };
         let acks = submission.sinks.acks_per_window(&job);
-        self.owed += u64::from(acks);
-        submission.outbox.push_back(Job::Window(job));
+        self.hand_over(Job::Window(job), acks, submission.outbox);
         acks
+    }
+
+    fn hand_over(&mut self, job: Job, acks: u32, outbox: &mut VecDeque<Job>) {
+        if let Some(held) = &mut self.held {
+            held.jobs.push((job, acks));
+        } else {
+            self.owed += u64::from(acks);
+            outbox.push_back(job);
+        }
+    }
+
+    /// Has everything wait from here on until `mark` is committed.
+    pub(super) fn hold(&mut self, mark: IdleMark) {
+        self.held = Some(Held {
+            mark,
+            jobs: Vec::new(),
+        });
+    }
+
+    /// Lets go what waited for `committed`, if something did.
+    pub(super) fn release(&mut self, committed: Option<IdleMark>, outbox: &mut VecDeque<Job>) {
+        if let Some(held) = self.held.take_if(|held| Some(held.mark) == committed) {
+            for (job, acks) in held.jobs {
+                self.hand_over(job, acks, outbox);
+            }
+        }
+    }
+
+    /// Returns how much waits for a commit.
+    pub(super) fn held_count(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.jobs.len())
     }
 
     /// Tells the ledger how far the windows are, after records up to `next` were taken.

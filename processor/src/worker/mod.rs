@@ -55,6 +55,9 @@ use crate::{
 const ROOM_SLICE: Duration = Duration::from_millis(20);
 /// How often idle partitions are looked at and gauges set.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Results of a partition that wait for a commit before no more records are taken; what comes while
+/// the broker answers is far less.
+const HELD_MAX: usize = 2_000;
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
@@ -226,10 +229,11 @@ impl Worker {
             known,
         }: Recovery,
     ) {
+        // One that is leaving is not begun any more, though its answer came meanwhile.
         let lane = self
             .lanes
             .get_mut(&partition)
-            .filter(|lane| lane.assignment == assignment);
+            .filter(|lane| lane.assignment == assignment && !lane.leaving);
         let Some(lane) = lane else { return };
         if lane.running.is_some() {
             tracing::info!(%partition, "the store is back; reading again from the last commit");
@@ -328,6 +332,12 @@ impl Worker {
         }
     }
 
+    /// Tells whether more records can be taken.
+    fn has_room(&self) -> bool {
+        let mut running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
+        self.outbox.is_empty() && running.all(|it| it.held_count() < HELD_MAX)
+    }
+
     /// Returns how many acks the sinks still owe to these partitions.
     fn owed(&self, partitions: &[TopicPartition]) -> u64 {
         let lanes = partitions
@@ -389,6 +399,11 @@ impl RecordHandler for Worker {
             }
             return;
         };
+        let reached = NextOffset(record.offset);
+        if running.mark.is_some_and(|mark| mark.from <= reached) {
+            self.make_committed_move(partition, reached);
+            return self.record(partition, record);
+        }
         running.idle_since = None;
         running.provisional_through = None;
         running
@@ -397,7 +412,11 @@ impl RecordHandler for Worker {
         if !self.steps.is_empty() {
             running.carry(&mut self.steps, record.payload, &mut submission!(self));
         }
-        running.advance(NextOffset::after(record.offset));
+        let next = NextOffset::after(record.offset);
+        running.advance(next);
+        if running.mark.is_some() {
+            self.make_committed_move(partition, next);
+        }
     }
 
     fn caught_up(&mut self, partition: &TopicPartition) {
@@ -423,7 +442,14 @@ impl RecordHandler for Worker {
     }
 
     fn drain(&mut self, deadline: Instant) -> bool {
-        self.turns_until(deadline, |worker| worker.outbox.is_empty())
+        self.turns_until(deadline, Self::has_room)
+    }
+
+    fn committed(&mut self, point: &CommitPoint) {
+        let lane = self.lanes.get_mut(&point.partition);
+        if let Some(running) = lane.and_then(|lane| lane.running.as_mut()) {
+            running.release(point.metadata.idle, &mut self.outbox);
+        }
     }
 
     fn take_commit_points(&mut self) -> Vec<CommitPoint> {
@@ -450,6 +476,9 @@ impl RecordHandler for Worker {
         for partition in partitions {
             self.desk.forget(partition);
             self.ready.retain(|ready| ready != partition);
+            if let Some(lane) = self.lanes.get_mut(partition) {
+                lane.leaving = true;
+            }
         }
         let drained = |worker: &Self| {
             fail_point!("revoke.draining", |_| std::process::abort());
@@ -461,11 +490,9 @@ impl RecordHandler for Worker {
                 "revoked before everything was durable; the rest will be read again"
             );
         }
-        for partition in partitions {
-            if lost {
+        if lost {
+            for partition in partitions {
                 self.lanes.remove(partition);
-            } else if let Some(lane) = self.lanes.get_mut(partition) {
-                lane.leaving = true;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Processors that end at any moment: by kill -9, by SIGTERM, by a second SIGTERM.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     fleet::{Fleet, Plan, STOPS_WITHIN},
@@ -30,6 +30,7 @@ struct Drill {
     fleet: Fleet,
     flow: Flow,
     random: Random,
+    hits: usize,
 }
 
 impl Drill {
@@ -45,40 +46,108 @@ impl Drill {
             fleet,
             flow,
             random,
+            hits: 0,
         })
     }
 
-    /// Waits for a moment that the seed decides, a number of windows later or soon; returns who is
-    /// hit then.
-    async fn next_victim(&mut self) -> usize {
-        if self.random.below(3) == 0 {
-            let soon = Duration::from_millis(self.random.below(SOON_MS_MAX));
-            tokio::time::sleep(soon).await;
-        } else {
+    /// Waits for a moment that the seed decides: a number of windows after the group has settled,
+    /// or every third time soon, while it has not. Returns who is hit then.
+    async fn next_victim(&mut self) -> Victim {
+        let mut numbers = self.fleet.numbers();
+        self.hits += 1;
+        let at_work = self.hits % 3 > 0;
+        if at_work {
+            self.fleet.wait_until_owned_by(&numbers).await;
             let rows = 1 + self.random.below(ROWS_BETWEEN_MAX);
             self.fleet.wait_for_rows(rows).await;
+            // All of them may be on the move again.
+            if numbers.iter().any(|it| self.fleet.has_partitions(*it)) {
+                numbers.retain(|it| self.fleet.has_partitions(*it));
+            }
+        } else {
+            let soon = Duration::from_millis(self.random.below(SOON_MS_MAX));
+            tokio::time::sleep(soon).await;
         }
-        let numbers = self.fleet.numbers();
-        numbers[self.random.index(numbers.len())]
+        let number = numbers[self.random.index(numbers.len())];
+        Victim { number, at_work }
     }
 
-    async fn end(self, what: &str, times: usize) {
+    /// Kills processors at such moments and replaces them; returns how that went.
+    async fn kill(&mut self, times: usize) -> String {
+        let mut takeovers = Vec::new();
+        for _ in 0..times {
+            let victim = self.next_victim().await;
+            let hit = Instant::now();
+            self.fleet.kill(victim.number);
+            takeovers.extend(self.replace(&victim, hit).await);
+        }
+        summary(times, "kills", takeovers)
+    }
+
+    /// The same, asking them to stop.
+    async fn stop(&mut self, times: usize) -> String {
+        let mut takeovers = Vec::new();
+        for _ in 0..times {
+            let victim = self.next_victim().await;
+            let hit = Instant::now();
+            let mut processor = self.fleet.take(victim.number);
+            processor.terminate();
+            takeovers.extend(self.replace(&victim, hit).await);
+            processor.ends_well(STOPS_WITHIN).await;
+        }
+        summary(times, "stops", takeovers)
+    }
+
+    /// Replaces the victim; if it was at work, once the others have taken over from it, and returns
+    /// how long that took.
+    async fn replace(&mut self, victim: &Victim, hit: Instant) -> Option<Duration> {
+        let mut takeover = None;
+        if victim.at_work {
+            let others = self.fleet.numbers();
+            self.fleet.wait_until_owned_by(&others).await;
+            takeover = Some(hit.elapsed());
+        }
+        self.fleet.start();
+        takeover
+    }
+
+    async fn end(self, what: &str) {
         self.flow.stop();
         let name = self.fleet.plan.name;
-        report(name, times, what, self.fleet.finish().await);
+        report(name, what, self.fleet.finish().await);
     }
 }
 
-async fn kill_again_and_again(plan: Plan, load: Load, kills: usize) {
-    let Some(mut drill) = Drill::begin(plan, load).await else {
-        return;
-    };
-    for _ in 0..kills {
-        let victim = drill.next_victim().await;
-        drill.fleet.kill(victim);
-        drill.fleet.start();
+fn summary(times: usize, what: &str, mut takeovers: Vec<Duration>) -> String {
+    takeovers.sort();
+    match (takeovers.get(takeovers.len() / 2), takeovers.last()) {
+        (Some(median), Some(worst)) => {
+            format!("{times} {what} (taken over after {median:.1?}, at worst {worst:.1?})")
+        }
+        _ => format!("{times} {what}"),
     }
-    drill.end("kills", kills).await;
+}
+
+/// Who is hit next.
+struct Victim {
+    number: usize,
+    /// The group has settled, and this one has partitions.
+    at_work: bool,
+}
+
+async fn kill_again_and_again(plan: Plan, load: Load, kills: usize) {
+    if let Some(mut drill) = Drill::begin(plan, load).await {
+        let killed = drill.kill(kills).await;
+        drill.end(&killed).await;
+    }
+}
+
+async fn kill_and_stop(plan: Plan, load: Load) {
+    if let Some(mut drill) = Drill::begin(plan, load).await {
+        let killed = drill.kill(times(5)).await;
+        let stopped = drill.stop(times(2)).await;
+        drill.end(&format!("{killed}, {stopped}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -93,7 +162,7 @@ async fn killed_under_cooperative_sticky() {
         settings: &[("LOGGUARD_KAFKA__ASSIGNMENT_STRATEGY", "cooperative-sticky")],
         ..DEFAULT
     };
-    kill_again_and_again(plan, Load::default(), times(5)).await;
+    kill_and_stop(plan, Load::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -103,7 +172,7 @@ async fn killed_under_the_broker_s_protocol() {
         settings: &[("LOGGUARD_KAFKA__GROUP_PROTOCOL", "consumer")],
         ..DEFAULT
     };
-    kill_again_and_again(plan, Load::default(), times(5)).await;
+    kill_and_stop(plan, Load::default()).await;
 }
 
 /// Lines out of order around the ends of windows, some too late: they are as late after a kill.
@@ -151,16 +220,10 @@ async fn stopped_at_any_moment() {
         seed: 15,
         ..Load::default()
     };
-    let Some(mut drill) = Drill::begin(plan, load).await else {
-        return;
-    };
-    let stops = times(30);
-    for _ in 0..stops {
-        let victim = drill.next_victim().await;
-        drill.fleet.start();
-        drill.fleet.stop(victim).await;
+    if let Some(mut drill) = Drill::begin(plan, load).await {
+        let stopped = drill.stop(times(30)).await;
+        drill.end(&stopped).await;
     }
-    drill.end("stops", stops).await;
 }
 
 /// A second signal ends a processor in the midst of its orderly stop.
@@ -180,7 +243,7 @@ async fn a_second_signal_ends_at_once() {
     let (signals, mut at_once) = (times(8), 0);
     for _ in 0..signals {
         let victim = drill.next_victim().await;
-        let mut processor = drill.fleet.take(victim);
+        let mut processor = drill.fleet.take(victim.number);
         processor.terminate();
         let moment = Duration::from_millis(drill.random.below(60));
         tokio::time::sleep(moment).await;
@@ -192,5 +255,5 @@ async fn a_second_signal_ends_at_once() {
         drill.fleet.start();
     }
     assert!(at_once > 0, "no second signal came in time");
-    drill.end("second signals", signals).await;
+    drill.end(&format!("{signals} second signals")).await;
 }

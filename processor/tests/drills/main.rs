@@ -41,7 +41,7 @@ fn times(usual: usize) -> usize {
 }
 
 /// Prints what a drill has done, past the capture of the test runner.
-fn report(drill: &str, times: usize, what: &str, figures: Figures) {
-    let line = format!("{drill}: {times} {what}, {figures}\n");
+fn report(drill: &str, what: &str, figures: Figures) {
+    let line = format!("{drill}: {what}, {figures}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }

@@ -57,7 +57,7 @@ async fn an_operator_goes_back_to_the_beginning() {
     let figures = fleet.finish().await;
     // Every window is told again, and says the same.
     assert!(figures.tally.republished >= 60, "{figures}");
-    report(plan.name, 1, "reset to the beginning", figures);
+    report(plan.name, "1 reset to the beginning", figures);
 }
 
 /// From the midst, streams begin anew: scores may differ, counts may not, and the window that

@@ -19,18 +19,19 @@ async fn storm(plan: Plan, load: Load, changes: usize) {
     };
     let flow = fleet.flow(load);
     let mut random = Random::new(load.seed);
-    // Up to ten at first, so that every number of members is passed.
-    let mut growing = true;
+    // Up to ten and down again, with a step back now and then.
+    let (mut growing, mut most) = (true, 1);
     fleet.start();
-    for _ in 0..changes {
+    for change in 0..changes {
         let numbers = fleet.numbers();
+        most = most.max(numbers.len());
         growing = match numbers.len() {
             1 => true,
             MEMBERS_MAX.. => false,
             _ => growing,
         };
-        // Mostly on, now and then back.
-        if growing == (random.below(4) > 0) || numbers.len() == 1 {
+        let step_back = change % 4 == 3;
+        if growing != step_back || numbers.len() == 1 {
             fleet.start();
         } else {
             let leaving = numbers[random.index(numbers.len())];
@@ -42,8 +43,13 @@ async fn storm(plan: Plan, load: Load, changes: usize) {
         }
         fleet.wait_for_rows(random.below(ROWS_BETWEEN_MAX)).await;
     }
+    assert_eq!(most, MEMBERS_MAX);
     flow.stop();
-    report(plan.name, changes, "joins and leaves", fleet.finish().await);
+    report(
+        plan.name,
+        &format!("{changes} joins and leaves"),
+        fleet.finish().await,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

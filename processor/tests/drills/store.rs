@@ -56,7 +56,7 @@ async fn partitions_wait_for_the_store() {
     gate.open();
     fleet.wait_for_rows(20).await;
     flow.stop();
-    report(plan.name, 1, "kill", fleet.finish().await);
+    report(plan.name, "1 kill", fleet.finish().await);
 }
 
 /// After a while alarms matter more than baselines: partitions start without, commit nothing, and
@@ -95,5 +95,5 @@ async fn partitions_start_cold_and_are_read_again() {
         .await;
     fleet.wait_for_rows(20).await;
     flow.stop();
-    report(plan.name, 1, "cold start", fleet.finish().await);
+    report(plan.name, "1 cold start", fleet.finish().await);
 }

@@ -39,6 +39,38 @@ fn windows_that_may_lack_lines_are_known_until_they_are_done() {
 }
 
 #[test]
+fn a_move_by_the_clock_rides_in_the_commits_until_they_have_passed_it() {
+    let mut ledger = ledger();
+    ledger.window_opened(at(30), 100, None);
+    ledger.advance(NextOffset(110), Some(at(45)), None);
+    let mark = ledger.mark_idle(at(62), at(30));
+    assert_eq!(mark.map(|mark| mark.from), Some(NextOffset(110)));
+    assert_eq!(ledger.mark_idle(at(92), at(60)), None, "one at a time");
+    ledger.advance(NextOffset(0), Some(at(62)), Some(at(30)));
+    ledger.window_closed(at(30), 1);
+    let (next, held) = ledger.commit_point();
+    assert_eq!((next, held.idle), (NextOffset(100), mark));
+    // A restart from there knows it as well.
+    let mut restarted = PartitionLedger::new(next, held);
+    assert_eq!(restarted.commit_point(), (next, held));
+    ledger.window_acked(at(30));
+    let passed = metadata(Some(62), Some(30));
+    assert_eq!(ledger.commit_point(), (NextOffset(110), passed));
+    assert!(ledger.mark_idle(at(92), at(60)).is_some());
+}
+
+#[test]
+fn a_move_by_the_clock_rides_on_while_an_empty_window_it_closed_is_not_done() {
+    let mut ledger = ledger();
+    let mark = ledger.mark_idle(at(62), at(30));
+    ledger.advance(NextOffset(0), Some(at(62)), Some(at(30)));
+    ledger.window_closed(at(30), 1);
+    assert_eq!(ledger.commit_point().1.idle, mark);
+    ledger.window_acked(at(30));
+    assert_eq!(ledger.commit_point().1.idle, None);
+}
+
+#[test]
 fn a_fresh_ledger_commits_where_it_starts() {
     let recovered = metadata(Some(95), Some(30));
     let mut ledger = PartitionLedger::new(NextOffset(7), recovered);

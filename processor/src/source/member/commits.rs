@@ -106,6 +106,7 @@ impl<H: RecordHandler> Member<H> {
         self.metrics.count_commit("ok");
         for point in points {
             if let Some(assigned) = self.partitions.get_mut(&point.partition.partition) {
+                self.handler.committed(&point);
                 assigned.confirmed = Some(point);
             }
         }

@@ -412,6 +412,20 @@ fn a_disturbance_lasts_until_every_partition_has_given_a_sign() {
 }
 
 #[test]
+fn silence_while_the_thread_stood_still_is_no_evidence() {
+    let (broker, handler) = (Fake::new(Some(10)), Handler::default());
+    let mut member = flowing(&broker, &handler, &[0]);
+    member.caught_up(0);
+    handler.take();
+    member.turned_at = Instant::now().checked_sub(2 * super::STALL_MAX).unwrap();
+    member.turn(&broker, GO_ON);
+    assert_eq!(handler.take(), [Told::Disturbed(true)]);
+    assert_eq!(broker.take(), [Asked::Seek((0, 10))]);
+    member.caught_up(0);
+    assert_eq!(handler.take(), [Told::CaughtUp(0), Told::Disturbed(false)]);
+}
+
+#[test]
 fn a_disturbed_partition_that_goes_takes_the_disturbance_along() {
     let (broker, handler) = (Fake::new(Some(10)), Handler::default());
     let mut member = flowing(&broker, &handler, &[0]);
