@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::{
+    LOAD,
     fleet::{Fleet, Plan, STOPS_WITHIN},
-    flow::{Flow, Load},
+    flow::Flow,
     probe::metric,
     program::Running,
     store::wait_for_metric,
@@ -32,12 +33,7 @@ async fn prepare(name: &'static str) -> Option<(Fleet, Flow)> {
         settings: &[],
     };
     let fleet = Fleet::prepare(plan).await?;
-    let load = Load {
-        // Something is always wrong.
-        anomaly_prob: 0.5,
-        ..Load::default()
-    };
-    let flow = fleet.flow(load);
+    let flow = fleet.flow(LOAD);
     Some((fleet, flow))
 }
 

@@ -13,10 +13,10 @@ use rdkafka::{
 use serde_json::Value;
 
 use crate::{
-    broker,
+    LOAD, broker,
     events::{START_S, Stretch},
     fleet::{Fleet, Plan},
-    flow::{Flow, Load, Random},
+    flow::Random,
 };
 
 const HOUR_MS: i64 = 3_600_000;
@@ -258,12 +258,8 @@ async fn an_idle_partition_beside_a_busy_one_has_its_say() {
         .count();
     let rest = lines.split_off(cut);
     fleet.write(IDLE, &lines);
-    let load = Load {
-        from_s: LINES.from_s,
-        ..Load::default()
-    };
-    // One partition alone, the first.
-    let flow = Flow::start(&fleet.brokers, &fleet.own("in"), 0..1, load);
+    // To the first partition alone.
+    let flow = fleet.flow_to(0..1, LOAD);
     fleet.start();
     let idle = format!("stream LIKE '%/{IDLE}'");
     fleet

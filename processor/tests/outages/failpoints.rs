@@ -18,8 +18,9 @@
 use std::fs;
 
 use crate::{
+    LOAD,
     fleet::{Fleet, Plan, STOPS_WITHIN},
-    flow::{Flow, Load},
+    flow::Flow,
 };
 
 const PARTITIONS: usize = 4;
@@ -31,11 +32,7 @@ async fn prepare(name: &'static str) -> Option<(Fleet, Flow)> {
         settings: &[],
     };
     let fleet = Fleet::prepare(plan).await?;
-    let load = Load {
-        anomaly_prob: 0.5,
-        ..Load::default()
-    };
-    let flow = fleet.flow(load);
+    let flow = fleet.flow(LOAD);
     Some((fleet, flow))
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    LOAD,
     common::fresh_database,
     fleet::{Fleet, Plan, STOPS_WITHIN},
     flow::Load,
@@ -25,10 +26,7 @@ async fn prepare(plan: Plan) -> Option<(Fleet, Service)> {
 }
 
 fn load(from_s: i64) -> Load {
-    Load {
-        from_s,
-        ..Load::default()
-    }
+    Load { from_s, ..LOAD }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

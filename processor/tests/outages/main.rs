@@ -24,6 +24,19 @@ mod oracle;
 #[path = "../common/program.rs"]
 mod program;
 
+use flow::Load;
+
+/// Fewer lines than usual, and something wrong in every other window: these drills wait for windows
+/// and alarms, not for lines.
+const LOAD: Load = Load {
+    seed: 12,
+    from_s: 86_400,
+    rate_per_s: 4.0,
+    anomaly_prob: 0.5,
+    speed: 120,
+    disorder: false,
+};
+
 mod probe;
 mod proxy;
 mod services;

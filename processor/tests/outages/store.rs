@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    LOAD,
     common::{fresh_database, fresh_database_at, kafka_brokers},
     events::Stretch,
     fleet::{Fleet, Plan},
-    flow::Load,
     probe::{memory_peak_mib, metric, says_yes},
     program::run,
     proxy::{Cut, Proxy, Wire},
@@ -156,7 +156,7 @@ async fn postgres_that_answers_slowly_gets_every_row() {
     let Some((mut fleet, proxy)) = prepare_with_proxy(plan).await else {
         return;
     };
-    let flow = fleet.flow(Load::default());
+    let flow = fleet.flow(LOAD);
     fleet.start();
     fleet.wait_for_rows(10).await;
     proxy.set(Wire::Slow(Duration::from_millis(150)));
@@ -182,7 +182,7 @@ async fn a_connection_cut_in_the_midst_of_a_batch_loses_and_doubles_no_row() {
     let Some((mut fleet, proxy)) = prepare_with_proxy(plan).await else {
         return;
     };
-    let flow = fleet.flow(Load::default());
+    let flow = fleet.flow(LOAD);
     let number = fleet.start();
     fleet.wait_for_rows(10).await;
     for done in 1..=CUTS {
@@ -219,7 +219,7 @@ async fn postgres_that_takes_everything_and_answers_nothing_is_left_and_tried_ag
     let Some((mut fleet, proxy)) = prepare_with_proxy(plan).await else {
         return;
     };
-    let flow = fleet.flow(Load::default());
+    let flow = fleet.flow(LOAD);
     let number = fleet.start();
     fleet.wait_for_rows(10).await;
     proxy.set(Wire::Dead);
