@@ -255,8 +255,14 @@ impl Fleet {
         self.take(number).kill();
     }
 
+    /// Waits until a processor takes signals: one that is just being loaded dies of them.
+    pub(crate) async fn wait_until_up(&mut self, number: usize) {
+        self.wait_for_log(number, "serving /metrics").await;
+    }
+
     /// Stops a processor and waits until it has ended well.
     pub(crate) async fn stop(&mut self, number: usize) {
+        self.wait_until_up(number).await;
         let mut processor = self.take(number);
         processor.terminate();
         processor.ends_well(STOPS_WITHIN).await;
@@ -422,6 +428,9 @@ impl Fleet {
 
     /// Stops all processors at once and waits until they have ended well.
     pub(crate) async fn stop_all(&mut self) {
+        for number in self.numbers() {
+            self.wait_until_up(number).await;
+        }
         let processors = std::mem::take(&mut self.running);
         for (_, processor) in &processors {
             processor.terminate();

@@ -12,7 +12,7 @@ const PARTITIONS: usize = 4;
 /// Members at a time.
 const MEMBERS: usize = 3;
 /// Final windows between two mishaps, at most.
-const ROWS_BETWEEN_MAX: u64 = 24;
+const ROWS_BETWEEN_MAX: u64 = 12;
 /// Sometimes the next one comes this soon instead: while the group still settles.
 const SOON_MS_MAX: u64 = 600;
 /// Exit code after a second signal.
@@ -89,6 +89,7 @@ impl Drill {
         let mut takeovers = Vec::new();
         for _ in 0..times {
             let victim = self.next_victim().await;
+            self.fleet.wait_until_up(victim.number).await;
             let hit = Instant::now();
             let mut processor = self.fleet.take(victim.number);
             processor.terminate();
@@ -243,6 +244,7 @@ async fn a_second_signal_ends_at_once() {
     let (signals, mut at_once) = (times(8), 0);
     for _ in 0..signals {
         let victim = drill.next_victim().await;
+        drill.fleet.wait_until_up(victim.number).await;
         let mut processor = drill.fleet.take(victim.number);
         processor.terminate();
         let moment = Duration::from_millis(drill.random.below(60));

@@ -25,13 +25,10 @@ async fn storm(plan: Plan, load: Load, changes: usize) {
     for change in 0..changes {
         let numbers = fleet.numbers();
         most = most.max(numbers.len());
-        growing = match numbers.len() {
-            1 => true,
-            MEMBERS_MAX.. => false,
-            _ => growing,
-        };
+        let (alone, crowded) = (numbers.len() == 1, numbers.len() == MEMBERS_MAX);
+        growing = alone || (growing && !crowded);
         let step_back = change % 4 == 3;
-        if growing != step_back || numbers.len() == 1 {
+        if alone || (growing != step_back && !crowded) {
             fleet.start();
         } else {
             let leaving = numbers[random.index(numbers.len())];
