@@ -46,8 +46,8 @@ pub enum SourceError {
     /// A broker answers, and no TLS connection comes about.
     #[error(
         "no trusted TLS connection to Kafka at `{brokers}` ({reason}); check `ssl.ca.location` in \
-         `kafka.properties`, and that the broker's certificate is valid and made out to this host \
-         name"
+         `kafka.properties`, that the broker's certificate is valid and made out to this host \
+         name, and `ssl.certificate.location` if it asks for one of ours"
     )]
     Untrusted {
         /// The bootstrap servers.

@@ -170,6 +170,10 @@ fn refused(client: &Client, config: &KafkaConfig) -> Option<SourceError> {
     match client.context().code()? {
         RDKafkaErrorCode::Authentication => Some(SourceError::LoginRefused { brokers, reason }),
         RDKafkaErrorCode::SSL => Some(SourceError::Untrusted { brokers, reason }),
+        // Said after the handshake, when the broker has looked for our certificate.
+        RDKafkaErrorCode::BrokerTransportFailure if reason.contains("SSL alert") => {
+            Some(SourceError::Untrusted { brokers, reason })
+        }
         _ => None,
     }
 }
