@@ -76,56 +76,64 @@ impl SinkMetrics {
             "0 while the last write has failed",
             self.up.clone(),
         );
-        registry.register(
-            "store_rows_kept",
-            "Rows not written since a final or complete one was there",
-            self.rows_kept.clone(),
-        );
-        registry.register(
-            "store_rows_fenced",
-            "Rows not written since another process owns the partition",
-            self.rows_fenced.clone(),
-        );
-        registry.register(
-            "store_raw_lines",
-            "Raw lines stored",
-            self.raw_lines_stored.clone(),
-        );
-        registry.register(
-            "store_raw_lines_dropped",
-            "Raw lines not stored since the database was slow or away",
-            self.raw_lines_dropped.clone(),
-        );
-        registry.register(
-            "alarms_known",
-            "Alarms not appended since the file has them",
-            self.alarms_known.clone(),
-        );
-        registry.register(
-            "alarms_unlocked",
-            "Alarms appended without the lock of the file",
-            self.alarms_unlocked.clone(),
-        );
-        registry.register(
-            "alarm_tails_repaired",
-            "Torn ends of the alarm file that were repaired",
-            self.alarm_tails_repaired.clone(),
-        );
-        registry.register(
-            "health_notes_dropped",
-            "Rounds of health notes that the store did not take in time",
-            self.health_notes_dropped.clone(),
-        );
+        self.register_counters(registry);
         registry.register(
             "alarms_remembered",
             "Alarms remembered so that none is appended twice",
             self.alarms_remembered.clone(),
         );
-        registry.register(
-            "late_not_copied",
-            "Late records counted but not copied to the dead-letter topic",
-            self.late_not_copied.clone(),
-        );
+    }
+
+    fn register_counters(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            (
+                "store_rows_kept",
+                "Rows not written since a final or complete one was there",
+                &self.rows_kept,
+            ),
+            (
+                "store_rows_fenced",
+                "Rows not written since another process owns the partition",
+                &self.rows_fenced,
+            ),
+            (
+                "store_raw_lines",
+                "Raw lines stored",
+                &self.raw_lines_stored,
+            ),
+            (
+                "store_raw_lines_dropped",
+                "Raw lines not stored since the database was slow or away",
+                &self.raw_lines_dropped,
+            ),
+            (
+                "alarms_known",
+                "Alarms not appended since the file has them",
+                &self.alarms_known,
+            ),
+            (
+                "alarms_unlocked",
+                "Alarms appended without the lock of the file",
+                &self.alarms_unlocked,
+            ),
+            (
+                "alarm_tails_repaired",
+                "Torn ends of the alarm file that were repaired",
+                &self.alarm_tails_repaired,
+            ),
+            (
+                "health_notes_dropped",
+                "Rounds of health notes that the store did not take in time",
+                &self.health_notes_dropped,
+            ),
+            (
+                "late_not_copied",
+                "Late records counted but not copied to the dead-letter topic",
+                &self.late_not_copied,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
     }
 
     /// Returns the meters of one sink.
