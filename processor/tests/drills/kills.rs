@@ -55,7 +55,7 @@ impl Drill {
     async fn next_victim(&mut self) -> Victim {
         let mut numbers = self.fleet.numbers();
         self.hits += 1;
-        let at_work = self.hits % 3 > 0;
+        let at_work = !self.hits.is_multiple_of(3);
         if at_work {
             self.fleet.wait_until_owned_by(&numbers).await;
             let rows = 1 + self.random.below(ROWS_BETWEEN_MAX);
