@@ -40,6 +40,7 @@ async fn a_broker_away_for_half_a_minute_is_waited_for() {
         return;
     };
     let processors = [fleet.start(), fleet.start()];
+    fleet.wait_until_owned_by(&processors).await;
     let flow = fleet.flow(load(86_400));
     fleet.wait_for_rows(40).await;
     flow.stop();
