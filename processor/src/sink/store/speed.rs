@@ -114,6 +114,7 @@ fn job(number: usize) -> WindowJob {
             dbscan_score: 0.75,
             cold: false,
             level_shift: false,
+            muted: false,
         },
         explanation: Explanation::default(),
         baseline: Baseline::default(),
