@@ -4,7 +4,10 @@ use super::{
     columns::AlarmRow,
     json::{Json, without_nul},
 };
-use crate::sink::{WindowJob, alarm_file::has_alarm, alarm_id};
+use crate::{
+    event::EventTime,
+    sink::{WindowJob, alarm_file::has_alarm, alarm_id},
+};
 
 /// Returns the alarm of a window, if it raises one; the window's own columns are not repeated.
 pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
@@ -16,7 +19,7 @@ pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
             alarm_id: without_nul(&alarm_id(scored)),
             threshold: scored.threshold,
             samples: Json::of(&samples),
-            max_event_time_before: window.max_event_time_before.map(|it| it.to_datetime()),
+            max_event_time_before: window.max_event_time_before.map(EventTime::to_datetime),
             state_window_start: window.previous.map(|it| it.start.to_datetime()),
             state_window_end: window.previous.map(|it| it.end.to_datetime()),
             lateness_ms: window.lateness_ms,

@@ -42,6 +42,10 @@ const WAS_WRITTEN: &str =
 ///
 /// An alarm follows its row, so a final one replaces a provisional one and never the reverse. One
 /// whose final row is no anomaly stays as it was said. What people made of it is never touched.
+#[allow(
+    clippy::too_many_lines,
+    reason = "one statement, read from top to bottom"
+)]
 pub(super) fn upsert_sql() -> String {
     let mut params = Params::default();
     let results = ResultRow::COLUMNS;
