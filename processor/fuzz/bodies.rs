@@ -35,8 +35,11 @@ use logguard::{
 };
 use sha2::{Digest, Sha256};
 
+/// What a target does with an input: it must not panic.
+pub type Body = fn(&[u8]);
+
 /// Every body by the name of its target and corpus.
-pub const BODIES: [(&str, fn(&[u8])); 8] = [
+pub const BODIES: [(&str, Body); 8] = [
     ("record", record),
     ("json_lines", json_lines),
     ("csv", csv),

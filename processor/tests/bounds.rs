@@ -9,6 +9,7 @@
     missing_docs,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
     reason = "a test program"
 )]
 

@@ -3,7 +3,7 @@
 //! sinks are a queue that makes rows durable one by one, and a kill forgets all but what was
 //! durable and what was committed.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "common/log.rs"]
 mod log;

@@ -9,6 +9,7 @@ use std::{error::Error, sync::Arc};
 
 use common::{TestDatabase, fresh_database};
 use logguard::{
+    event::EventTime,
     model::Bundle,
     secret::Secret,
     sink::{
@@ -58,7 +59,7 @@ async fn a_model_comes_out_as_it_went_in() {
     assert_eq!(row.get::<_, i64>(0).unsigned_abs(), summary.lines);
     assert_eq!(row.get::<_, i64>(1).unsigned_abs(), summary.windows);
     let span: [chrono::DateTime<chrono::Utc>; 2] = [row.get(2), row.get(3)];
-    assert_eq!(span, [summary.from, summary.to].map(|it| it.to_datetime()));
+    assert_eq!(span, [summary.from, summary.to].map(EventTime::to_datetime));
     let packed = usize::try_from(row.get::<_, i32>(4)).unwrap();
     assert!(packed < bundle.to_bytes().unwrap().len(), "{packed}");
 }

@@ -1,5 +1,10 @@
 //! Roles: what the reader and the writer may do, and what they may not.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 mod common;
 #[path = "common/sinks.rs"]
@@ -86,6 +91,7 @@ async fn migrated() -> Option<TestDatabase> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one scene, told in order")]
 async fn the_writer_does_what_run_does_and_no_more() {
     let Some(database) = migrated().await else {
         return;

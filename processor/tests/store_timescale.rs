@@ -190,7 +190,7 @@ async fn summaries_hold_what_the_rows_hold_however_old() {
     let options = MaintainOptions {
         retention: Retention::Off,
         dry_run: false,
-        now: chrono::Utc::now(),
+        now: logguard::clock::Clock::system().now(),
     };
     let report = maintain(&store_config(&database), options).await.unwrap();
     let all = ["anomaly_summary_hourly", "anomaly_summary_daily"];

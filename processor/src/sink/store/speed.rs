@@ -1,5 +1,5 @@
 //! How fast rows are written, next to pgbench with the same statement, batch and server. Not a test of
-//! anything: run by hand, see `docs/adr/0007-one-statement.md` for the command and what came out.
+//! anything: run by hand, see `docs/adr/0008-one-statement.md` for the command and what came out.
 
 use std::{
     fmt::Write as _,
