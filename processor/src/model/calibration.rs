@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{bundle::BundleDefect, signals::Signals, tail::Tail};
+use super::{bundle::BundleDefect, signals::Raw, tail::Tail};
 
 /// Evidence below about this many nats is what chance brings and adds little.
 const MILD: f64 = 2.0;
@@ -19,14 +19,18 @@ pub(super) enum Kind {
     Repetition,
     Critical,
     Volume,
+    Drift,
+    Absence,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Novelty,
         Self::Repetition,
         Self::Critical,
         Self::Volume,
+        Self::Drift,
+        Self::Absence,
     ];
 }
 
@@ -49,6 +53,10 @@ pub(super) struct Calibration {
     pub(super) critical: Tail,
     /// P(ln(1 - ln p) >= x) of the volume model's p-values.
     pub(super) volume: Tail,
+    /// P(-ln p >= x) of the trailing sums' p-values.
+    pub(super) drift: Tail,
+    /// P(-ln p >= x) of the absences' p-values.
+    pub(super) absence: Tail,
     /// P(distance to the nearest core point >= x, in eps). It is reported and not added up: it moves
     /// with the other signals and with the number of lines, and drowned the one that mattered.
     pub(super) distance: Tail,
@@ -58,26 +66,36 @@ pub(super) struct Calibration {
 
 impl Calibration {
     /// Returns what each signal is worth.
-    pub(super) fn evidence(&self, signals: &Signals) -> Evidence {
+    pub(super) fn evidence(&self, signals: &Raw) -> Evidence {
         [
             self.novelty(signals),
             tempered(&self.repetition, signals.repetition, f64::ln_1p),
             tempered(&self.critical, signals.critical, |x| x),
             tempered(&self.volume, signals.volume, f64::ln_1p),
+            tempered(&self.drift, signals.drift, |x| x),
+            tempered(&self.absence, signals.absence, |x| x),
         ]
     }
 
     /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself.
-    fn novelty(&self, signals: &Signals) -> f64 {
+    /// Two or more surprising lines are independent on normal time and come together in incidents: the
+    /// k-th largest is judged by the chance that k draws get as far.
+    fn novelty(&self, signals: &Raw) -> f64 {
         if signals.draws <= 0.0 {
             return 0.0;
         }
-        let ln_p = self.line_surprisal.ln_survival(signals.surprisal);
-        let ln_expected = ln_p + signals.draws.max(1.0).ln();
-        if ln_expected < -20.0 {
-            return -ln_expected;
+        let ln_draws = signals.draws.max(1.0).ln();
+        let mut most = 0.0_f64;
+        for (order, surprisal) in (1..).zip(signals.surprisals) {
+            if surprisal <= 0.0 {
+                break;
+            }
+            let ln_expected = self.line_surprisal.ln_survival(surprisal) + ln_draws;
+            // Having looked at several is paid for by all but the first.
+            let paid = if order > 1 { std::f64::consts::LN_2 } else { 0.0 };
+            most = most.max(-ln_at_least(order, ln_expected) - paid);
         }
-        -(-(-ln_expected.exp()).exp_m1()).max(f64::MIN_POSITIVE).ln()
+        most
     }
 
     /// Returns ln of the combined p-value.
@@ -96,12 +114,31 @@ impl Calibration {
             &self.repetition,
             &self.critical,
             &self.volume,
+            &self.drift,
+            &self.absence,
             &self.distance,
             &self.combined,
         ]
         .into_iter()
         .try_for_each(Tail::check)
     }
+}
+
+/// ln P(X >= k) of a Poisson count whose mean is given as a logarithm.
+fn ln_at_least(k: u32, ln_mean: f64) -> f64 {
+    let (mean, k) = (ln_mean.exp(), f64::from(k));
+    if mean < 0.1 {
+        // The first terms of the series from k on.
+        let factorial: f64 = (1..=8).map(f64::from).filter(|i| *i <= k).product();
+        return k * ln_mean - factorial.ln() - mean + (mean / (k + 1.0)).ln_1p();
+    }
+    let (mut term, mut below, mut i) = ((-mean).exp(), 0.0, 0.0);
+    while i < k {
+        below += term;
+        i += 1.0;
+        term *= mean / i;
+    }
+    (1.0 - below).max(1e-12).ln()
 }
 
 /// What a model's p-value is worth, given how such p-values were distributed on normal time, on the

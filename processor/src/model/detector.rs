@@ -6,10 +6,11 @@ use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
-    calibration::Evidence,
+    calibration::Kind,
     explain::{Findings, adoption, explain},
     profile::{Facts, TextCache},
-    signals::{Signals, signals, signals_without},
+    signals::{Signals, TrailingFindings, signals, signals_without},
+    silence::Silence,
 };
 use crate::{
     features::{Observed, observe, row},
@@ -18,6 +19,8 @@ use crate::{
 
 /// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
 const UNSEEN_TEXTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// Evidence from which an alarm is taken to have told of a trailing sum, in nats.
+const SETTLE_NATS: f64 = 3.0;
 /// Milliseconds in a day.
 const DAY_MS: f64 = 86_400_000.0;
 /// The budget is kept within one alarm in 10^12 windows and every second window.
@@ -76,19 +79,26 @@ impl Detector {
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
+        let trailing =
+            TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
         let signals = signals(
             (&content.profile, &content.density),
             &observed,
             &features,
             baseline,
-            window.gap,
+            &trailing,
         );
-        let evidence = content.calibration.evidence(&signals);
-        let mut verdict = self.verdict(&evidence);
+        let evidence = content.calibration.evidence(&signals.raw);
+        let mut verdict = if observed.lines() > 0 {
+            self.verdict(content.calibration.ln_p(&evidence))
+        } else {
+            self.verdict(0.0)
+        };
+        let silent = self.silence(&window, baseline, &mut verdict);
         verdict.cold = baseline.is_cold();
         verdict.cluster_label = signals.cluster_label;
         if observed.lines() > 0 {
-            let survival = content.calibration.distance.ln_survival(signals.distance);
+            let survival = content.calibration.distance.ln_survival(signals.raw.distance);
             verdict.dbscan_score = 1.0 - survival.exp();
         }
         let mut explanation = explain(&Findings {
@@ -100,8 +110,15 @@ impl Detector {
             signals: &signals,
             evidence: &evidence,
             baseline,
+            silent,
             detailed: verdict.is_anomaly,
         });
+        if let Some(excess) = signals.excess
+            && verdict.is_anomaly
+            && evidence[Kind::Drift as usize] >= SETTLE_NATS
+        {
+            baseline.drift.settle(&observed, &excess);
+        }
         if window.gap {
             baseline.adoption.gap();
         } else {
@@ -133,6 +150,17 @@ impl Detector {
         }
     }
 
+    /// Returns after how many empty windows more the stream is silent beyond its habit, if that is
+    /// within `most`; nothing if an alarm told of it already.
+    #[must_use]
+    pub fn silent_after(&self, baseline: &Baseline, most: u32) -> Option<u32> {
+        if baseline.is_cold() {
+            return None;
+        }
+        let ln_empty = baseline.ln_empty(self.bundle.content.profile.level_variation);
+        baseline.silence.due(ln_empty, self.ln_threshold, most)
+    }
+
     /// Returns ln p of what there is in a window besides templates that are new.
     fn ln_p_rest(
         &self,
@@ -156,9 +184,31 @@ impl Detector {
         calibration.ln_p(&calibration.evidence(&rest))
     }
 
-    fn verdict(&self, evidence: &Evidence) -> Verdict {
-        let ln_p = self.bundle.content.calibration.ln_p(evidence);
-        let severity = -ln_p / std::f64::consts::LN_10;
+    /// Judges a window without lines; returns how many there have been in a row if that is an
+    /// alarm.
+    fn silence(
+        &self,
+        window: &ClosedWindow,
+        baseline: &mut Baseline,
+        verdict: &mut Verdict,
+    ) -> Option<u32> {
+        let length_ms = self.bundle.window_length_ms();
+        let span_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
+        let windows = u32::try_from((span_ms / length_ms).max(1)).unwrap_or(u32::MAX);
+        let ln_empty = baseline.ln_empty(self.bundle.content.profile.level_variation);
+        let empty = window.content.lines() == 0;
+        let (run, ln_p) = baseline.silence.observe(empty, windows, ln_empty)?;
+        if baseline.is_cold() || !Silence::is_alarm(ln_p, self.ln_threshold) {
+            return None;
+        }
+        baseline.silence.tell();
+        *verdict = self.verdict(ln_p);
+        Some(run)
+    }
+
+    fn verdict(&self, ln_p: f64) -> Verdict {
+        // Not -0.
+        let severity = -ln_p / std::f64::consts::LN_10 + 0.0;
         let at_threshold = -self.ln_threshold / std::f64::consts::LN_10;
         Verdict {
             is_anomaly: ln_p < self.ln_threshold,

@@ -123,7 +123,7 @@ impl Trainer {
         self.span = Some((from.min(bounds.start), to.max(bounds.end)));
         let packed = self.pack(window);
         self.windows_with_lines += usize::from(packed.lines() > 0);
-        self.tally.add(&packed, &self.names.pairs);
+        self.tally.add(&packed, &self.names.pairs, true);
         self.history.push(&packed);
     }
 
@@ -147,13 +147,13 @@ impl Trainer {
                 found: self.windows_with_lines,
             });
         }
-        let calibration = calibrate(
+        let (calibration, tally) = calibrate(
             (&self.history, self.window_length_ms),
             &self.tally,
             &self.names,
             progress,
         );
-        let profile = Profile::fit(&self.tally, &self.names);
+        let profile = Profile::fit(&tally, &self.names);
         let rows = sample_rows(
             (&self.history, self.windows_with_lines),
             &profile,

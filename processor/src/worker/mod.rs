@@ -390,6 +390,7 @@ impl RecordHandler for Worker {
         };
         running.idle_since = None;
         running.provisional_through = None;
+        running.speaks_again();
         running
             .pipeline
             .record(&mut self.shared, record, &mut self.steps);

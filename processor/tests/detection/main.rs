@@ -12,3 +12,4 @@ mod bundle;
 mod columns;
 mod made;
 mod scores;
+mod trailing;
