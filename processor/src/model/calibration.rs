@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{bundle::BundleDefect, signals::Raw, tail::Tail};
+use super::{bundle::BundleDefect, signals::{Raw, SURPRISALS}, tail::Tail};
 
 /// Evidence below about this many nats is what chance brings and adds little.
 const MILD: f64 = 2.0;
@@ -16,6 +16,7 @@ const MILD: f64 = 2.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Novelty,
+    Company,
     Repetition,
     Critical,
     Volume,
@@ -24,8 +25,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Novelty,
+        Self::Company,
         Self::Repetition,
         Self::Critical,
         Self::Volume,
@@ -47,6 +49,8 @@ pub(super) struct Calibration {
     pub(super) presumed_incidents: f64,
     /// P(a pair's surprisal >= x).
     pub(super) line_surprisal: Tail,
+    /// P(-ln p >= x) of several surprising pairs in one window.
+    pub(super) company: Tail,
     /// P(ln(1 - ln p) >= x) of the repetition model's p-values.
     pub(super) repetition: Tail,
     /// P(-ln p >= x) of the critical lines model's p-values.
@@ -57,6 +61,8 @@ pub(super) struct Calibration {
     pub(super) drift: Tail,
     /// P(-ln p >= x) of the absences' p-values.
     pub(super) absence: Tail,
+    /// Training was long enough to know what hours are like.
+    pub(super) knows_hours: bool,
     /// P(distance to the nearest core point >= x, in eps). It is reported and not added up: it moves
     /// with the other signals and with the number of lines, and drowned the one that mattered.
     pub(super) distance: Tail,
@@ -69,33 +75,45 @@ impl Calibration {
     pub(super) fn evidence(&self, signals: &Raw) -> Evidence {
         [
             self.novelty(signals),
+            tempered(&self.company, self.company(signals), |x| x),
             tempered(&self.repetition, signals.repetition, f64::ln_1p),
             tempered(&self.critical, signals.critical, |x| x),
             tempered(&self.volume, signals.volume, f64::ln_1p),
-            tempered(&self.drift, signals.drift, |x| x),
-            tempered(&self.absence, signals.absence, |x| x),
+            self.trailing(&self.drift, signals.drift),
+            self.trailing(&self.absence, signals.absence),
         ]
     }
 
     /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself.
-    /// Two or more surprising lines are independent on normal time and come together in incidents: the
-    /// k-th largest is judged by the chance that k draws get as far.
     fn novelty(&self, signals: &Raw) -> f64 {
-        if signals.draws <= 0.0 {
+        self.order(signals, 1)
+    }
+
+    /// Rare lines are independent on normal time and come together in incidents: the k-th largest of n
+    /// draws is judged by the chance that k of them get as far.
+    pub(super) fn company(&self, signals: &Raw) -> f64 {
+        (2..=SURPRISALS)
+            .map(|order| self.order(signals, order))
+            .fold(0.0, f64::max)
+    }
+
+    /// -ln of the chance that `order` of the draws are as surprising as that many are.
+    fn order(&self, signals: &Raw, order: usize) -> f64 {
+        let surprisal = signals.surprisals[order - 1];
+        if surprisal <= 0.0 {
             return 0.0;
         }
-        let ln_draws = signals.draws.max(1.0).ln();
-        let mut most = 0.0_f64;
-        for (order, surprisal) in (1..).zip(signals.surprisals) {
-            if surprisal <= 0.0 {
-                break;
-            }
-            let ln_expected = self.line_surprisal.ln_survival(surprisal) + ln_draws;
-            // Having looked at several is paid for by all but the first.
-            let paid = if order > 1 { std::f64::consts::LN_2 } else { 0.0 };
-            most = most.max(-ln_at_least(order, ln_expected) - paid);
+        let ln_p = self.line_surprisal.ln_survival(surprisal);
+        -ln_at_least(order, ln_p + signals.draws.max(1.0).ln())
+    }
+
+    /// What a signal over minutes and hours is worth: nothing if training had less than a day of them.
+    fn trailing(&self, tail: &Tail, minus_ln_p: f64) -> f64 {
+        if self.knows_hours {
+            tempered(tail, minus_ln_p, |x| x)
+        } else {
+            0.0
         }
-        most
     }
 
     /// Returns ln of the combined p-value.
@@ -114,6 +132,7 @@ impl Calibration {
             &self.repetition,
             &self.critical,
             &self.volume,
+            &self.company,
             &self.drift,
             &self.absence,
             &self.distance,
@@ -125,15 +144,16 @@ impl Calibration {
 }
 
 /// ln P(X >= k) of a Poisson count whose mean is given as a logarithm.
-fn ln_at_least(k: u32, ln_mean: f64) -> f64 {
-    let (mean, k) = (ln_mean.exp(), f64::from(k));
+fn ln_at_least(k: usize, ln_mean: f64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "four at most")]
+    let (mean, order) = (ln_mean.exp(), k as f64);
     if mean < 0.1 {
         // The first terms of the series from k on.
-        let factorial: f64 = (1..=8).map(f64::from).filter(|i| *i <= k).product();
-        return k * ln_mean - factorial.ln() - mean + (mean / (k + 1.0)).ln_1p();
+        let factorial: f64 = (1..=4_u8).map(f64::from).filter(|i| *i <= order).product();
+        return order * ln_mean - factorial.ln() - mean + (mean / (order + 1.0)).ln_1p();
     }
     let (mut term, mut below, mut i) = ((-mean).exp(), 0.0, 0.0);
-    while i < k {
+    while i < order {
         below += term;
         i += 1.0;
         term *= mean / i;

@@ -266,9 +266,13 @@ impl Chain<'_> {
             volume: weighted(|s| s.volume.ln_1p(), false),
             drift: weighted(|s| s.drift, false),
             absence: weighted(|s| s.absence, false),
+            knows_hours: Tail::knows_spells(normal.len()),
             distance: weighted(|s| s.distance, true),
+            company: Tail::default(),
             combined: Tail::default(),
         };
+        let company = normal.iter().map(|s| calibration.company(&s.signals));
+        calibration.company = Tail::of_windows(&company.collect::<Vec<_>>());
         let combined = normal
             .iter()
             .filter(|s| !s.cold)

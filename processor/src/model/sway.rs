@@ -98,7 +98,8 @@ impl Scale {
             return;
         };
         let hour = cell.saturating_mul(length).div_euclid(SCALES[1]);
-        let group = usize::try_from(hour.rem_euclid(8)).unwrap_or(0) % GROUPS;
+        #[allow(clippy::cast_possible_wrap, reason = "eight")]
+        let group = usize::try_from(hour.rem_euclid(GROUPS as i64)).unwrap_or(0);
         self.pairs
             .resize(self.pair_lines.len(), [PairSums::default(); GROUPS]);
         self.services

@@ -76,7 +76,7 @@ impl Tail {
     /// believed; the body is that of the other spells.
     pub(super) fn of_windows(values: &[f64]) -> Self {
         let spell = SPELL_WINDOWS;
-        if values.len() < SPELLS_MIN * spell {
+        if !Self::knows_spells(values.len()) {
             let sample: Vec<Weighted> = values.iter().map(|value| (*value, 1.0)).collect();
             #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
             let total = sample.len() as f64;
@@ -115,6 +115,11 @@ impl Tail {
             }
         }
         tail
+    }
+
+    /// Returns whether so many windows have enough spells to tell incidents from habits.
+    pub(super) fn knows_spells(windows: usize) -> bool {
+        windows >= SPELLS_MIN * SPELL_WINDOWS
     }
 
     /// Lets the tail fall by at least `slope` per unit beyond the last knot.
