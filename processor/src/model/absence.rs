@@ -162,7 +162,10 @@ impl Lull {
         if self.first_at.is_none() {
             self.first_at = Some(now.windows);
         } else {
-            #[allow(clippy::cast_precision_loss, reason = "window counts are far below 2^52")]
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "window counts are far below 2^52"
+            )]
             let away = now.windows.saturating_sub(self.windows_at + 1) as f64;
             if away > 0.0 {
                 self.absences += 1.0;
@@ -181,21 +184,29 @@ impl Lull {
         share: f64,
         now: Elapsed,
     ) -> Option<Regular> {
-        #[allow(clippy::cast_precision_loss, reason = "window counts are far below 2^52")]
-        let (came, since) = (self.came as f64, now.windows.saturating_sub(self.windows_at) as f64);
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window counts are far below 2^52"
+        )]
+        let (came, since) = (
+            self.came as f64,
+            now.windows.saturating_sub(self.windows_at) as f64,
+        );
         // One that training ended without is gone.
         (came >= 2.0 * WINDOWS_MIN && since < f64::from(FORGOTTEN_WINDOWS)).then(|| Regular {
             service,
             template,
             share: share.clamp(1e-9, 1.0),
-            returns: (self.absences + HABIT_ABSENCES)
-                / (self.lines_away * share + HABIT_ABSENCES),
+            returns: (self.absences + HABIT_ABSENCES) / (self.lines_away * share + HABIT_ABSENCES),
         })
     }
 
     /// Evidence that an absence of [`NOTICE_WINDOWS`] brings.
     fn notice(&self, regular: &Regular, now: Elapsed) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "window counts are far below 2^52")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window counts are far below 2^52"
+        )]
         let (windows, first) = (now.windows as f64, self.first_at.unwrap_or(0) as f64);
         let away = self.windows_away * self.absences / (self.absences + HABIT_ABSENCES);
         let expected = regular.share * now.lines / windows.max(1.0);
@@ -408,9 +419,11 @@ impl Entity {
         }
         self.away = self.away.saturating_add(1);
         self.expected = short(self.expected + expected);
-        let returns = (self.absences + RETURNS_PRIOR * regular.returns)
-            / (self.lines_away + RETURNS_PRIOR);
-        let first = ((self.windows + 1.0) / (self.windows_away + 0.5)).max(1.0).ln();
+        let returns =
+            (self.absences + RETURNS_PRIOR * regular.returns) / (self.lines_away + RETURNS_PRIOR);
+        let first = ((self.windows + 1.0) / (self.windows_away + 0.5))
+            .max(1.0)
+            .ln();
         let mut nats = first + returns * (self.expected - self.first_expected);
         if self.windows < WINDOWS_MIN || self.loud >= LOUD_WINDOWS {
             nats = 0.0;

@@ -7,7 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{bundle::BundleDefect, signals::{Raw, SURPRISALS}, tail::Tail};
+use super::{
+    bundle::BundleDefect,
+    signals::{Raw, SURPRISALS},
+    tail::Tail,
+};
 
 /// Evidence below about this many nats is what chance brings and adds little.
 const MILD: f64 = 2.0;

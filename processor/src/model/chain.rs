@@ -127,12 +127,7 @@ struct Chain<'a> {
 }
 
 /// Says what a window is taken for, whose pairs are `news` or not.
-fn presume(
-    window: &TrainingWindow,
-    news: &[bool],
-    names: &Names,
-    recurring: &[bool],
-) -> Presumed {
+fn presume(window: &TrainingWindow, news: &[bool], names: &Names, recurring: &[bool]) -> Presumed {
     let mut new = window.pairs.iter().zip(news).filter(|(_, new)| **new);
     let Some((first, _)) = new.next() else {
         return Presumed::Normal;
@@ -171,9 +166,8 @@ impl Chain<'_> {
             if let Some((profile, density)) = &fitted {
                 self.score(&window, profile, density);
             }
-            let habit = |pair: &PairLines| {
-                self.habitual[self.names.pairs[pair.pair as usize].1 as usize]
-            };
+            let habit =
+                |pair: &PairLines| self.habitual[self.names.pairs[pair.pair as usize].1 as usize];
             let calm = window.pairs.iter().all(habit);
             tally.add(&window, &self.names.pairs, calm);
         }
@@ -339,7 +333,10 @@ impl LineBins {
             .map(|(bin, ((habitual, lone), other))| {
                 #[allow(clippy::cast_precision_loss, reason = "a bin number")]
                 let middle = (bin as f64 + 0.5) * BIN_NATS;
-                (middle, habitual + weights.lone * lone + weights.incident * other)
+                (
+                    middle,
+                    habitual + weights.lone * lone + weights.incident * other,
+                )
             })
             .filter(|(_, weight)| *weight > 0.0)
             .collect();
@@ -399,7 +396,9 @@ fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observe
         });
     }
     for (fact, service) in observed.services.iter_mut().zip(&places) {
-        let found = window.critical.binary_search_by_key(service, |(known, _)| *known);
+        let found = window
+            .critical
+            .binary_search_by_key(service, |(known, _)| *known);
         fact.critical = found.map_or(0, |at| window.critical[at].1);
     }
     observed

@@ -79,8 +79,7 @@ impl Detector {
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
-        let trailing =
-            TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
+        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
         let signals = signals(
             (&content.profile, &content.density),
             &observed,
@@ -98,7 +97,10 @@ impl Detector {
         verdict.cold = baseline.is_cold();
         verdict.cluster_label = signals.cluster_label;
         if observed.lines() > 0 {
-            let survival = content.calibration.distance.ln_survival(signals.raw.distance);
+            let survival = content
+                .calibration
+                .distance
+                .ln_survival(signals.raw.distance);
             verdict.dbscan_score = 1.0 - survival.exp();
         }
         let mut explanation = explain(&Findings {

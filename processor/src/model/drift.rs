@@ -83,7 +83,9 @@ impl Drift {
                 }
                 Err(_) => PairSums(key, Sums::default(), 1.0),
             };
-            sums.1.iter_mut().for_each(|sum| *sum += f64::from(pair.count));
+            sums.1
+                .iter_mut()
+                .for_each(|sum| *sum += f64::from(pair.count));
             let excess = self.excess(place, pair, observed, &sums, clump);
             let nats = excess.map_or(0.0, |excess| excess.nats);
             fresh.push((nats, sums));
@@ -102,7 +104,10 @@ impl Drift {
     }
 
     fn fade(&mut self, length_ms: i64) {
-        #[allow(clippy::cast_precision_loss, reason = "window lengths are far below 2^52 ms")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window lengths are far below 2^52 ms"
+        )]
         let keep = HORIZONS_MS.map(|horizon| (-(length_ms.max(0) as f64) / horizon).exp());
         let fade = |sums: &mut Sums| {
             for (sum, keep) in sums.iter_mut().zip(keep) {
@@ -216,8 +221,8 @@ impl Drift {
 fn tail_nats(lines: f64, expected: f64, spread: f64) -> f64 {
     let size = 1.0 / spread.max(1e-6);
     let expected = expected.max(1e-6);
-    let exponent =
-        lines * (lines / expected).ln() - (lines + size) * ((lines + size) / (expected + size)).ln();
+    let exponent = lines * (lines / expected).ln()
+        - (lines + size) * ((lines + size) / (expected + size)).ln();
     // What the exponent leaves out of a Poisson tail: its first mass, and how fast the next ones fall.
     let mass = 0.5 * (std::f64::consts::TAU * lines.max(1.0)).ln();
     let nats = exponent + (mass + (1.0 - expected / lines).max(0.05).ln()).max(0.0);

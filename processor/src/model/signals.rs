@@ -117,7 +117,8 @@ impl TrailingFindings {
 
     /// Over two horizons each.
     fn drift(&self, pairs: usize) -> f64 {
-        self.excess.map_or(0.0, |excess| any_of(excess.nats, 2 * pairs))
+        self.excess
+            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs))
     }
 
     fn absence(&self) -> f64 {
@@ -235,7 +236,11 @@ fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
     if count <= 0.0 {
         return 0.0;
     }
-    let mut services: Vec<_> = observed.services.iter().map(|s| (s.known, s.lines)).collect();
+    let mut services: Vec<_> = observed
+        .services
+        .iter()
+        .map(|s| (s.known, s.lines))
+        .collect();
     // Float sums must not depend on the order in which services came.
     services.sort_unstable();
     let told_apart: u32 = services.iter().map(|(_, lines)| lines).sum();

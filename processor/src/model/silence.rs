@@ -35,7 +35,12 @@ pub(super) struct Silence {
 impl Silence {
     /// Adds `windows` windows, empty or not. Returns the length of the run under way and ln of the
     /// chance that a run gets as long in a given window of normal time; nothing once told.
-    pub(super) fn observe(&mut self, empty: bool, windows: u32, ln_p_empty: f64) -> Option<(u32, f64)> {
+    pub(super) fn observe(
+        &mut self,
+        empty: bool,
+        windows: u32,
+        ln_p_empty: f64,
+    ) -> Option<(u32, f64)> {
         if !empty {
             self.end_run();
             self.windows += 1.0;

@@ -199,7 +199,16 @@ mod tests {
 
     #[test]
     fn one_incident_does_not_make_a_habit() {
-        let incident = variation(|number| [5, if (3_000..3_060).contains(&number) { 90 } else { 5 }]);
+        let incident = variation(|number| {
+            [
+                5,
+                if (3_000..3_060).contains(&number) {
+                    90
+                } else {
+                    5
+                },
+            ]
+        });
         assert!(incident.iter().flatten().all(|v| *v < 0.05), "{incident:?}");
     }
 }

@@ -96,7 +96,10 @@ impl Tail {
             .chunks(spell)
             .filter(|chunk| chunk.iter().all(|value| *value <= believed));
         let body: Vec<Weighted> = calm.flatten().map(|value| (*value, 1.0)).collect();
-        #[allow(clippy::cast_precision_loss, reason = "window counts are far below 2^52")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window counts are far below 2^52"
+        )]
         let (total, length) = (body.len() as f64, spell as f64);
         let mut tail = Self::fit(body, total, (BODY_EXTREMES / length).min(0.5));
         let anchors = SPELL_QUANTILES.map(|q| {

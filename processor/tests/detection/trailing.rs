@@ -88,7 +88,9 @@ fn a_heartbeat_that_stays_away_is_found_named_and_told_of_a_few_times() {
 
 #[test]
 fn a_heartbeat_that_the_stream_never_had_is_not_missed() {
-    let scored = run(600, &mut |_, lines, _| lines.retain(|line| !is_heartbeat(line)));
+    let scored = run(600, &mut |_, lines, _| {
+        lines.retain(|line| !is_heartbeat(line))
+    });
     assert!(alarms(&scored).len() <= 1, "{:?}", alarms(&scored));
 }
 
@@ -104,9 +106,9 @@ fn a_service_that_falls_silent_alone_is_found_and_named() {
         found.iter().any(|number| (300..306).contains(number)),
         "{found:?}"
     );
-    let named = scored.iter().any(|s| {
-        s.verdict.is_anomaly && reasons(s).contains("auth-service fell silent")
-    });
+    let named = scored
+        .iter()
+        .any(|s| s.verdict.is_anomaly && reasons(s).contains("auth-service fell silent"));
     assert!(named, "{found:?}");
 }
 
@@ -127,7 +129,8 @@ fn a_slow_leak_is_found_before_any_window_shows_it() {
     assert!(found.len() < 15, "{found:?}");
     let first = &scored[usize::try_from(first).unwrap()];
     assert!(
-        reasons(first).contains("Rate limit approaching") && reasons(first).contains(" min, about "),
+        reasons(first).contains("Rate limit approaching")
+            && reasons(first).contains(" min, about "),
         "{}",
         reasons(first)
     );
@@ -149,7 +152,11 @@ fn silence_of_a_busy_stream_is_told_once_within_two_windows() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!((300..302).contains(&told[0]) && (350..352).contains(&told[1]));
     let silent = &scored[usize::try_from(told[0]).unwrap()];
-    assert!(reasons(silent).starts_with("silent for "), "{}", reasons(silent));
+    assert!(
+        reasons(silent).starts_with("silent for "),
+        "{}",
+        reasons(silent)
+    );
     // The clock sees it coming.
     let detector = Detector::new(model(), 1.0, 1);
     let before = &scored[299].baseline;
@@ -179,7 +186,11 @@ fn an_incident_in_the_first_hour_is_found() {
     let scored = run(120, &mut |number, lines, _| match number {
         5 => lines.push((Level::Info, "order-service", text.clone())),
         60 => lines.extend(vec![
-            (Level::Error, "auth-service", "Session expired for user 1".to_owned());
+            (
+                Level::Error,
+                "auth-service",
+                "Session expired for user 1".to_owned()
+            );
             12
         ]),
         _ => (),
