@@ -20,7 +20,6 @@ const MILD: f64 = 2.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Novelty,
-    Company,
     Repetition,
     Critical,
     Volume,
@@ -29,9 +28,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Novelty,
-        Self::Company,
         Self::Repetition,
         Self::Critical,
         Self::Volume,
@@ -79,7 +77,6 @@ impl Calibration {
     pub(super) fn evidence(&self, signals: &Raw) -> Evidence {
         [
             self.novelty(signals),
-            tempered(&self.company, self.company(signals), |x| x),
             tempered(&self.repetition, signals.repetition, f64::ln_1p),
             tempered(&self.critical, signals.critical, |x| x),
             tempered(&self.volume, signals.volume, f64::ln_1p),
@@ -88,9 +85,11 @@ impl Calibration {
         ]
     }
 
-    /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself.
+    /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself;
+    /// or several of them, at the price of having looked at both.
     fn novelty(&self, signals: &Raw) -> f64 {
-        self.order(signals, 1)
+        let several = tempered(&self.company, self.company(signals), |x| x);
+        self.order(signals, 1).max(several - std::f64::consts::LN_2)
     }
 
     /// Rare lines are independent on normal time and come together in incidents: the k-th largest of n

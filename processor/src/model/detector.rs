@@ -6,7 +6,7 @@ use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
-    calibration::Kind,
+    calibration::{Evidence, Kind},
     explain::{Findings, adoption, explain},
     profile::{Facts, TextCache},
     signals::{Signals, TrailingFindings, signals, signals_without},
@@ -88,21 +88,8 @@ impl Detector {
             &trailing,
         );
         let evidence = content.calibration.evidence(&signals.raw);
-        let mut verdict = if observed.lines() > 0 {
-            self.verdict(content.calibration.ln_p(&evidence))
-        } else {
-            self.verdict(0.0)
-        };
+        let mut verdict = self.judge(&evidence, &signals, observed.lines() == 0);
         let silent = self.silence(&window, baseline, &mut verdict);
-        verdict.cold = baseline.is_cold();
-        verdict.cluster_label = signals.cluster_label;
-        if observed.lines() > 0 {
-            let survival = content
-                .calibration
-                .distance
-                .ln_survival(signals.raw.distance);
-            verdict.dbscan_score = 1.0 - survival.exp();
-        }
         let mut explanation = explain(&Findings {
             content,
             window: &window.content,
@@ -139,7 +126,7 @@ impl Detector {
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
                 clump: signals.clump,
-                anomalous: verdict.is_anomaly,
+                anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
         }
         ScoredWindow {
@@ -186,6 +173,20 @@ impl Detector {
         calibration.ln_p(&calibration.evidence(&rest))
     }
 
+    /// Judges a window by its lines; one without any is [`Self::silence`]'s.
+    fn judge(&self, evidence: &Evidence, signals: &Signals, empty: bool) -> Verdict {
+        let calibration = &self.bundle.content.calibration;
+        if empty {
+            return self.verdict(0.0);
+        }
+        let survival = calibration.distance.ln_survival(signals.raw.distance);
+        Verdict {
+            cluster_label: signals.cluster_label,
+            dbscan_score: 1.0 - survival.exp(),
+            ..self.verdict(calibration.ln_p(evidence))
+        }
+    }
+
     /// Judges a window without lines; returns how many there have been in a row if that is an
     /// alarm.
     fn silence(
@@ -194,6 +195,7 @@ impl Detector {
         baseline: &mut Baseline,
         verdict: &mut Verdict,
     ) -> Option<u32> {
+        verdict.cold = baseline.is_cold();
         let length_ms = self.bundle.window_length_ms();
         let span_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
         let windows = u32::try_from((span_ms / length_ms).max(1)).unwrap_or(u32::MAX);
@@ -204,6 +206,7 @@ impl Detector {
             return None;
         }
         baseline.silence.tell();
+        // Not cold, as was seen above.
         *verdict = self.verdict(ln_p);
         Some(run)
     }

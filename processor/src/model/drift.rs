@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::sway::SCALES;
-use crate::features::{Observed, PairFact};
+use crate::features::Observed;
 
 /// Most pairs and services whose sums are kept; the least remarkable pair makes room.
 pub(super) const PAIRS_MAX: usize = 64;
@@ -86,7 +86,7 @@ impl Drift {
             sums.1
                 .iter_mut()
                 .for_each(|sum| *sum += f64::from(pair.count));
-            let excess = self.excess(place, pair, observed, &sums, clump);
+            let excess = self.excess(place, observed, &sums, clump);
             let nats = excess.map_or(0.0, |excess| excess.nats);
             fresh.push((nats, sums));
             if let Some(excess) = excess
@@ -149,11 +149,11 @@ impl Drift {
     fn excess(
         &self,
         place: usize,
-        pair: &PairFact,
         observed: &Observed,
         sums: &PairSums,
         clump: f64,
     ) -> Option<Excess> {
+        let pair = &observed.pairs[place];
         let fact = &pair.fact;
         let service = &observed.services[pair.service];
         if f64::from(pair.count) <= f64::from(service.lines) * fact.share {

@@ -165,7 +165,6 @@ fn reason(kind: Kind, findings: &Findings<'_>) -> String {
     let lines = findings.observed.lines();
     match kind {
         Kind::Novelty => novelty(findings),
-        Kind::Company => "several lines that hardly ever come, in one window".to_owned(),
         Kind::Repetition => match findings.signals.repeated.map(|place| pair(findings, place)) {
             Some((text, lines, expected)) => {
                 format!("`{text}` came {lines} times, about {expected} would be usual")

@@ -73,6 +73,11 @@ impl Silence {
         ln_p < ln_threshold + LN_BUDGET_SHARE
     }
 
+    /// Returns whether an alarm told of the run under way.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
+    }
+
     fn end_run(&mut self) {
         if self.run > 0 && !self.told {
             let run = f64::from(self.run);
