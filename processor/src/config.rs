@@ -265,7 +265,7 @@ impl Config {
             lateness_ms,
             ..
         } = self.window.window_config();
-        if lateness_ms > length_ms.saturating_mul(LATENESS_WINDOWS_MAX) {
+        if length_ms > 0 && lateness_ms > length_ms.saturating_mul(LATENESS_WINDOWS_MAX) {
             defects.push(format!(
                 "window.lateness_ms is {lateness_ms}: expected at most {LATENESS_WINDOWS_MAX} \
                  windows of {} s, which all stay open so long",

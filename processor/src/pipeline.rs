@@ -29,6 +29,9 @@ pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
     NonZeroUsize::new(200_000).expect("200,000 is not zero");
 /// Baselines of forgotten streams kept before they are cleared out.
 const BASELINES_SPARE: usize = 64;
+/// Empty windows after which the clock stops asking whether a stream is silent: an hour at 30 s. One
+/// that pauses for longer is told of when it writes again.
+const SILENT_WINDOWS_MAX: u32 = 120;
 /// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
 /// must not close everyone's windows.
 pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
@@ -400,6 +403,32 @@ impl PartitionPipeline {
         let rows = self.intake.windower().open_rows().into_iter();
         rows.map(|window| score_window(&mut baselines, shared, window))
             .collect()
+    }
+
+    /// Returns, per stream that writes nothing while all its records have been read, the row at which
+    /// its silence is an alarm, as far as `time` has passed its end; nothing changes. The rows that
+    /// the records make final later say the same.
+    #[must_use]
+    pub fn score_silence(&self, shared: &mut Shared, time: EventTime) -> Vec<ScoredWindow> {
+        let windower = self.intake.windower();
+        let mut streams: Vec<_> = self.baselines.iter().collect();
+        streams.sort_unstable_by(|a, b| a.0.cmp(b.0));
+        let mut silent = Vec::new();
+        for (service, baseline) in streams {
+            let detector = &mut shared.detector;
+            let Some(windows) = detector.silent_after(baseline, SILENT_WINDOWS_MAX) else {
+                continue;
+            };
+            let row = |windows| windower.silent_row(service.as_deref(), windows);
+            if row(windows).is_none_or(|row| row.bounds.end > time) {
+                continue;
+            }
+            let mut baseline = baseline.clone();
+            let rows = (1..=windows).filter_map(row);
+            let scored = rows.map(|row| detector.score(row, &mut baseline));
+            silent.extend(scored.last());
+        }
+        silent
     }
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {

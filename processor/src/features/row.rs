@@ -25,6 +25,10 @@ pub struct TemplateFact {
     pub surprisal: f64,
     /// Expected share of the service's lines, smoothed: in (0, 1].
     pub share: f64,
+    /// Lines of the template from this service in training.
+    pub pair_lines: f64,
+    /// Relative variance of that share over 5 minutes and over an hour, beyond what chance brings.
+    pub variation: [f64; 2],
     /// How much the template's lines clump within windows: the intraclass correlation, in [0, 1];
     /// 0 if lines come independently.
     pub clumping: f64,
@@ -154,11 +158,18 @@ impl Trailing {
     /// Adds a window that covers `length_ms` of event time.
     pub fn add(&mut self, observed: &Observed, length_ms: i64) {
         let mut surprisal = 0.0;
-        let mut unseen = 0.0;
+        let mut unseen = Vec::new();
         for pair in &observed.pairs {
             surprisal += f64::from(pair.count) * pair.fact.surprisal;
-            unseen += f64::from(u8::from(pair.fact.training_lines == 0));
+            if pair.fact.training_lines == 0 {
+                unseen.push(pair.template);
+            }
         }
+        // A template counts once, however many services write it.
+        unseen.sort_unstable();
+        unseen.dedup();
+        #[allow(clippy::cast_precision_loss, reason = "at most 20,000 pairs")]
+        let unseen = unseen.len() as f64;
         #[allow(
             clippy::cast_precision_loss,
             reason = "window lengths are far below 2^52 ms"

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{adoption::Adoption, counts::CountModel};
+use super::{
+    absence::Absences, adoption::Adoption, counts::CountModel, drift::Drift, silence::Silence,
+};
 use crate::features::{Observed, Trailing};
 
 /// Own windows before a stream's volume and repetition are judged.
@@ -37,6 +39,12 @@ pub struct Baseline {
     pub(super) trailing: Trailing,
     /// Templates that training had not seen.
     pub(super) adoption: Adoption,
+    /// Runs of empty windows.
+    pub(super) silence: Silence,
+    /// Trailing sums of familiar templates.
+    pub(super) drift: Drift,
+    /// How regular templates and services come and go.
+    pub(super) absences: Absences,
 }
 
 /// What a window adds to the baseline.
@@ -92,6 +100,14 @@ impl Baseline {
         unlikely(self.mean).min(unlikely(self.recent))
     }
 
+    /// Returns ln of the chance that a window is empty, as far as lines are independent.
+    pub(super) fn ln_empty(&self, level_variation: f64) -> f64 {
+        let clump = self.clump();
+        let spread = self.volume_spread(clump) + level_variation;
+        let least = self.mean.min(self.recent) / clump;
+        CountModel::with_size(least, 1.0 / spread).ln_lower(0.0)
+    }
+
     /// Squared relative spread of the recent past beyond chance.
     fn volume_spread(&self, clump: f64) -> f64 {
         let (mean, variance) = (self.mean / clump, self.variance / (clump * clump));
@@ -119,6 +135,9 @@ impl Baseline {
             *self = Self {
                 trailing: self.trailing,
                 adoption: std::mem::take(&mut self.adoption),
+                silence: self.silence,
+                drift: std::mem::take(&mut self.drift),
+                absences: std::mem::take(&mut self.absences),
                 recent: self.recent,
                 ..Self::default()
             };
@@ -209,6 +228,6 @@ mod tests {
         }
         let json = serde_json::to_string(&baseline).unwrap();
         assert_eq!(serde_json::from_str::<Baseline>(&json).unwrap(), baseline);
-        assert!(json.len() < 700, "{}: {json}", json.len());
+        assert!(json.len() < 900, "{}: {json}", json.len());
     }
 }

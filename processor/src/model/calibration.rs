@@ -7,7 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{bundle::BundleDefect, signals::Signals, tail::Tail};
+use super::{
+    bundle::BundleDefect,
+    signals::{Raw, SURPRISALS},
+    tail::Tail,
+};
 
 /// Evidence below about this many nats is what chance brings and adds little.
 const MILD: f64 = 2.0;
@@ -19,14 +23,18 @@ pub(super) enum Kind {
     Repetition,
     Critical,
     Volume,
+    Drift,
+    Absence,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Novelty,
         Self::Repetition,
         Self::Critical,
         Self::Volume,
+        Self::Drift,
+        Self::Absence,
     ];
 }
 
@@ -43,12 +51,20 @@ pub(super) struct Calibration {
     pub(super) presumed_incidents: f64,
     /// P(a pair's surprisal >= x).
     pub(super) line_surprisal: Tail,
+    /// P(-ln p >= x) of several surprising pairs in one window.
+    pub(super) company: Tail,
     /// P(ln(1 - ln p) >= x) of the repetition model's p-values.
     pub(super) repetition: Tail,
     /// P(-ln p >= x) of the critical lines model's p-values.
     pub(super) critical: Tail,
     /// P(ln(1 - ln p) >= x) of the volume model's p-values.
     pub(super) volume: Tail,
+    /// P(-ln p >= x) of the trailing sums' p-values.
+    pub(super) drift: Tail,
+    /// P(-ln p >= x) of the absences' p-values.
+    pub(super) absence: Tail,
+    /// Training was long enough to know what hours are like.
+    pub(super) knows_hours: bool,
     /// P(distance to the nearest core point >= x, in eps). It is reported and not added up: it moves
     /// with the other signals and with the number of lines, and drowned the one that mattered.
     pub(super) distance: Tail,
@@ -58,26 +74,49 @@ pub(super) struct Calibration {
 
 impl Calibration {
     /// Returns what each signal is worth.
-    pub(super) fn evidence(&self, signals: &Signals) -> Evidence {
+    pub(super) fn evidence(&self, signals: &Raw) -> Evidence {
         [
             self.novelty(signals),
             tempered(&self.repetition, signals.repetition, f64::ln_1p),
             tempered(&self.critical, signals.critical, |x| x),
             tempered(&self.volume, signals.volume, f64::ln_1p),
+            self.trailing(&self.drift, signals.drift),
+            self.trailing(&self.absence, signals.absence),
         ]
     }
 
-    /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself.
-    fn novelty(&self, signals: &Signals) -> f64 {
-        if signals.draws <= 0.0 {
+    /// The largest of n draws: 1 - (1 - P)^n, so that a long and varied window is no reason by itself;
+    /// or several of them, at the price of having looked at both.
+    fn novelty(&self, signals: &Raw) -> f64 {
+        let several = tempered(&self.company, self.company(signals), |x| x);
+        self.order(signals, 1).max(several - std::f64::consts::LN_2)
+    }
+
+    /// Rare lines are independent on normal time and come together in incidents: the k-th largest of n
+    /// draws is judged by the chance that k of them get as far.
+    pub(super) fn company(&self, signals: &Raw) -> f64 {
+        (2..=SURPRISALS)
+            .map(|order| self.order(signals, order))
+            .fold(0.0, f64::max)
+    }
+
+    /// -ln of the chance that `order` of the draws are as surprising as that many are.
+    fn order(&self, signals: &Raw, order: usize) -> f64 {
+        let surprisal = signals.surprisals[order - 1];
+        if surprisal <= 0.0 {
             return 0.0;
         }
-        let ln_p = self.line_surprisal.ln_survival(signals.surprisal);
-        let ln_expected = ln_p + signals.draws.max(1.0).ln();
-        if ln_expected < -20.0 {
-            return -ln_expected;
+        let ln_p = self.line_surprisal.ln_survival(surprisal);
+        -ln_at_least(order, ln_p + signals.draws.max(1.0).ln())
+    }
+
+    /// What a signal over minutes and hours is worth: nothing if training had less than a day of them.
+    fn trailing(&self, tail: &Tail, minus_ln_p: f64) -> f64 {
+        if self.knows_hours {
+            tempered(tail, minus_ln_p, |x| x)
+        } else {
+            0.0
         }
-        -(-(-ln_expected.exp()).exp_m1()).max(f64::MIN_POSITIVE).ln()
     }
 
     /// Returns ln of the combined p-value.
@@ -96,12 +135,33 @@ impl Calibration {
             &self.repetition,
             &self.critical,
             &self.volume,
+            &self.company,
+            &self.drift,
+            &self.absence,
             &self.distance,
             &self.combined,
         ]
         .into_iter()
         .try_for_each(Tail::check)
     }
+}
+
+/// ln P(X >= k) of a Poisson count whose mean is given as a logarithm.
+fn ln_at_least(k: usize, ln_mean: f64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "four at most")]
+    let (mean, order) = (ln_mean.exp(), k as f64);
+    if mean < 0.1 {
+        // The first terms of the series from k on.
+        let factorial: f64 = (1..=4_u8).map(f64::from).filter(|i| *i <= order).product();
+        return order * ln_mean - factorial.ln() - mean + (mean / (order + 1.0)).ln_1p();
+    }
+    let (mut term, mut below, mut i) = ((-mean).exp(), 0.0, 0.0);
+    while i < order {
+        below += term;
+        i += 1.0;
+        term *= mean / i;
+    }
+    (1.0 - below).max(1e-12).ln()
 }
 
 /// What a model's p-value is worth, given how such p-values were distributed on normal time, on the

@@ -19,9 +19,9 @@ use super::{
     baseline::{Baseline, BaselineStep},
     calibration::{Calibration, added},
     density::Density,
-    history::{History, TrainingWindow},
+    history::{History, PairLines, TrainingWindow},
     profile::{Names, Profile},
-    signals::{Signals, draws, signals},
+    signals::{Raw, TrailingFindings, draws, signals},
     tail::{Tail, Weighted},
     tally::Tally,
     train::TrainProgress,
@@ -42,66 +42,106 @@ const INCIDENTS_MAX: f64 = 0.02;
 /// Width of a surprisal bin, in nats, and the number of bins.
 const BIN_NATS: f64 = 0.01;
 const BINS: usize = 6_000;
+/// Surprisal is -ln of a probability, so that its tail falls by one nat per nat where nothing is known
+/// of it; so do the parts of the combined evidence, which are calibrated, and their sum a little less.
+/// Tails that seem to fall more slowly show incidents.
+const SURPRISAL_SLOPE: f64 = 1.0;
+const COMBINED_SLOPE: f64 = 0.9;
 /// Fewest draws beyond the point where an empirical tail is still believed.
 const TAIL_DRAWS: f64 = 10.0;
-/// The tails of window signals are not believed further out than this: beyond it the incidents
-/// that nothing gave away, silences and surges of familiar lines, may outnumber normal windows.
-/// Half of what may be presumed to be incidents by their lines.
-const WINDOW_TAIL_SHARE: f64 = 0.5 * INCIDENTS_MAX;
+/// Largest share of windows with one rare line by itself presumed to be incidents: some six a day.
+/// Where there are more, that is how the system is.
+const LONE_MAX: f64 = 0.002;
+/// Occasions from which a rare template is one that comes back.
+const RECURRING_OCCASIONS: f64 = 3.0;
+/// Evidence from which a trailing sum is taken to have been told of, in nats.
+const SETTLE_NATS: f64 = 12.0;
 /// Windows between two calls of the progress function.
 const PROGRESS_WINDOWS: u64 = 10_000;
 
+/// What a window of training time is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presumed {
+    Normal,
+    /// One line, by itself, of a template that has come like this several times.
+    Lone,
+    /// It has templates that are no habit.
+    Incident,
+}
+
 /// One window scored by the past.
 struct Scored {
-    signals: Signals,
-    presumed_incident: bool,
+    signals: Raw,
+    presumed: Presumed,
     cold: bool,
 }
 
 /// Surprisal of pairs, binned: each template of a window is one draw, however often it comes.
 struct LineBins {
     habitual: Vec<f64>,
+    lone: Vec<f64>,
     other: Vec<f64>,
     draws: f64,
 }
 
-/// Learns the distributions of all signals on normal time.
+/// Learns the distributions of all signals on normal time. Returns the counts of all of training as
+/// well, with what the whole of it tells of its incidents.
 pub(super) fn calibrate(
     (history, length_ms): (&History, i64),
     all: &Tally,
     names: &Names,
     progress: &mut dyn FnMut(TrainProgress),
-) -> Calibration {
+) -> (Calibration, Tally) {
     let habitual: Vec<bool> = (0..names.templates.len())
         .map(|template| all.is_habit(template))
+        .collect();
+    let recurring = (0..names.templates.len())
+        .map(|template| all.independent_occasions(template) >= RECURRING_OCCASIONS)
         .collect();
     let mut chain = Chain {
         names,
         length_ms,
         habitual,
+        recurring,
         baselines: HashMap::new(),
         scored: Vec::new(),
         bins: LineBins {
             habitual: vec![0.0; BINS],
+            lone: vec![0.0; BINS],
             other: vec![0.0; BINS],
             draws: 0.0,
         },
     };
-    chain.run(history, progress);
-    chain.calibration()
+    let tally = chain.run(history, progress);
+    (chain.calibration(), tally)
 }
 
 struct Chain<'a> {
     names: &'a Names,
     length_ms: i64,
     habitual: Vec<bool>,
+    recurring: Vec<bool>,
     baselines: HashMap<u32, Baseline>,
     scored: Vec<Scored>,
     bins: LineBins,
 }
 
+/// Says what a window is taken for, whose pairs are `news` or not.
+fn presume(window: &TrainingWindow, news: &[bool], names: &Names, recurring: &[bool]) -> Presumed {
+    let mut new = window.pairs.iter().zip(news).filter(|(_, new)| **new);
+    let Some((first, _)) = new.next() else {
+        return Presumed::Normal;
+    };
+    let template = names.pairs[first.pair as usize].1 as usize;
+    if new.next().is_none() && first.lines == 1 && recurring[template] {
+        Presumed::Lone
+    } else {
+        Presumed::Incident
+    }
+}
+
 impl Chain<'_> {
-    fn run(&mut self, history: &History, progress: &mut dyn FnMut(TrainProgress)) {
+    fn run(&mut self, history: &History, progress: &mut dyn FnMut(TrainProgress)) -> Tally {
         let total = history.len() as u64;
         let (first, last) = history.iter().fold((i64::MAX, i64::MIN), |(min, max), w| {
             (min.min(w.window), max.max(w.window))
@@ -126,12 +166,16 @@ impl Chain<'_> {
             if let Some((profile, density)) = &fitted {
                 self.score(&window, profile, density);
             }
-            tally.add(&window, &self.names.pairs);
+            let habit =
+                |pair: &PairLines| self.habitual[self.names.pairs[pair.pair as usize].1 as usize];
+            let calm = window.pairs.iter().all(habit);
+            tally.add(&window, &self.names.pairs, calm);
         }
         progress(TrainProgress {
             windows: total,
             total,
         });
+        tally
     }
 
     fn fit(&self, tally: &Tally, history: &History) -> (Profile, Density) {
@@ -157,13 +201,31 @@ impl Chain<'_> {
         if window.normal {
             news.fill(false);
         }
-        let presumed_incident = news.contains(&true);
-        self.bins.add(&observed, &news);
+        let presumed = if window.normal {
+            Presumed::Normal
+        } else if unseen.new.is_empty() {
+            presume(window, &news, self.names, &self.recurring)
+        } else {
+            Presumed::Incident
+        };
+        self.bins.add(&observed, &news, presumed);
         let features = row(&observed, &Trailing::default());
-        let signals = signals((profile, density), &observed, &features, baseline, false);
+        let trailing = TrailingFindings::observe(baseline, profile, &observed, self.length_ms);
+        let signals = signals(
+            (profile, density),
+            &observed,
+            &features,
+            baseline,
+            &trailing,
+        );
+        if let Some(excess) = signals.excess
+            && signals.raw.drift >= SETTLE_NATS
+        {
+            baseline.drift.settle(&observed, &excess);
+        }
         self.scored.push(Scored {
-            signals,
-            presumed_incident,
+            signals: signals.raw,
+            presumed,
             cold: baseline.is_cold(),
         });
         baseline.step(BaselineStep {
@@ -180,48 +242,75 @@ impl Chain<'_> {
             reason = "window counts are far below 2^52"
         )]
         let windows = scored.len() as f64;
-        let presumed: f64 = scored.iter().map(|s| f64::from(s.presumed_incident)).sum();
-        let share = presumed / windows.max(1.0);
-        let weight = (1.0 - INCIDENTS_MAX / share.max(INCIDENTS_MAX)).max(0.0);
-        let weighted = |value: fn(&Signals) -> f64, cold: bool| -> Tail {
-            let sample = scored
-                .iter()
-                .filter(|s| cold || !s.cold)
-                .map(|s| {
-                    (
-                        value(&s.signals),
-                        if s.presumed_incident { weight } else { 1.0 },
-                    )
-                })
-                .filter(|(_, weight)| *weight > 0.0);
-            window_tail(sample.collect())
+        let share_of = |presumed: Presumed| -> f64 {
+            let count = scored.iter().filter(|s| s.presumed == presumed);
+            count.map(|_| 1.0).sum::<f64>() / windows.max(1.0)
+        };
+        let (incidents, lone) = (share_of(Presumed::Incident), share_of(Presumed::Lone));
+        let weights = Weights {
+            incident: (1.0 - INCIDENTS_MAX / incidents.max(INCIDENTS_MAX)).max(0.0),
+            lone: (1.0 - LONE_MAX / lone.max(LONE_MAX)).max(0.0),
+        };
+        let normal = weights.thin(&scored);
+        let weighted = |value: fn(&Raw) -> f64, cold: bool| -> Tail {
+            let sample = normal.iter().filter(|s| cold || !s.cold);
+            Tail::of_windows(&sample.map(|s| value(&s.signals)).collect::<Vec<_>>())
         };
         let mut calibration = Calibration {
             windows: scored.len() as u64,
-            presumed_incidents: share,
-            line_surprisal: bins.tail(weight),
+            presumed_incidents: incidents + lone,
+            line_surprisal: bins.tail(&weights),
             repetition: weighted(|s| s.repetition.ln_1p(), false),
             critical: weighted(|s| s.critical, true),
             volume: weighted(|s| s.volume.ln_1p(), false),
+            drift: weighted(|s| s.drift, false),
+            absence: weighted(|s| s.absence, false),
+            knows_hours: Tail::knows_spells(normal.len()),
             distance: weighted(|s| s.distance, true),
+            company: Tail::default(),
             combined: Tail::default(),
         };
-        let combined = scored
+        let company = normal.iter().map(|s| calibration.company(&s.signals));
+        calibration.company = Tail::of_windows(&company.collect::<Vec<_>>());
+        let combined = normal
             .iter()
             .filter(|s| !s.cold)
-            .map(|s| {
-                let sum = added(&calibration.evidence(&s.signals));
-                (sum, if s.presumed_incident { weight } else { 1.0 })
-            })
-            .filter(|(_, weight)| *weight > 0.0);
-        calibration.combined = window_tail(combined.collect());
+            .map(|s| added(&calibration.evidence(&s.signals)));
+        calibration.combined =
+            Tail::of_windows(&combined.collect::<Vec<_>>()).at_least(COMBINED_SLOPE);
         calibration
+    }
+}
+
+/// What windows that are presumed to be incidents still count for: as far as there are more of them
+/// than is believed, they are normal.
+struct Weights {
+    incident: f64,
+    lone: f64,
+}
+
+impl Weights {
+    /// Returns the windows taken for normal: of the presumed incidents every so-manieth.
+    fn thin<'a>(&self, scored: &'a [Scored]) -> Vec<&'a Scored> {
+        let (mut incident, mut lone) = (0.0, 0.0);
+        let due = |sum: &mut f64, weight: f64| {
+            *sum += weight;
+            let due = *sum >= 1.0;
+            *sum -= f64::from(u8::from(due));
+            due
+        };
+        let normal = scored.iter().filter(|s| match s.presumed {
+            Presumed::Normal => true,
+            Presumed::Lone => due(&mut lone, self.lone),
+            Presumed::Incident => due(&mut incident, self.incident),
+        });
+        normal.collect()
     }
 }
 
 impl LineBins {
     /// Adds the pairs of a window; `news` marks those that were no habit, or none yet.
-    fn add(&mut self, observed: &Observed, news: &[bool]) {
+    fn add(&mut self, observed: &Observed, news: &[bool], presumed: Presumed) {
         self.draws += draws(news.len());
         for (pair, news) in observed.pairs.iter().zip(news) {
             #[allow(
@@ -230,37 +319,34 @@ impl LineBins {
                 reason = "surprisal is finite and positive; the cast saturates"
             )]
             let bin = ((pair.fact.surprisal / BIN_NATS) as usize).min(BINS - 1);
-            let bins = if *news {
-                &mut self.other
-            } else {
-                &mut self.habitual
+            let bins = match (news, presumed) {
+                (false, _) => &mut self.habitual,
+                (true, Presumed::Lone) => &mut self.lone,
+                (true, _) => &mut self.other,
             };
             bins[bin] += 1.0;
         }
     }
 
-    /// `weight` is that of lines that are no habit.
-    fn tail(&self, weight: f64) -> Tail {
+    fn tail(&self, weights: &Weights) -> Tail {
         let sample: Vec<Weighted> = self
             .habitual
             .iter()
+            .zip(&self.lone)
             .zip(&self.other)
             .enumerate()
-            .map(|(bin, (habitual, other))| {
+            .map(|(bin, ((habitual, lone), other))| {
                 #[allow(clippy::cast_precision_loss, reason = "a bin number")]
                 let middle = (bin as f64 + 0.5) * BIN_NATS;
-                (middle, habitual + weight * other)
+                (
+                    middle,
+                    habitual + weights.lone * lone + weights.incident * other,
+                )
             })
             .filter(|(_, weight)| *weight > 0.0)
             .collect();
-        Tail::fit(sample, self.draws, TAIL_DRAWS / (self.draws + 1.0))
+        Tail::fit(sample, self.draws, TAIL_DRAWS / (self.draws + 1.0)).at_least(SURPRISAL_SLOPE)
     }
-}
-
-fn window_tail(sample: Vec<Weighted>) -> Tail {
-    let total: f64 = sample.iter().map(|(_, weight)| weight).sum();
-    let trusted = (TAIL_DRAWS / (total + 1.0)).clamp(WINDOW_TAIL_SHARE, 0.5);
-    Tail::fit(sample, total, trusted)
 }
 
 /// Lets the stream know templates that keep coming, as the scorer does; returns those that are new.
@@ -295,7 +381,9 @@ fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observe
     let mut places: Vec<u32> = Vec::new();
     for pair in &window.pairs {
         let (service, template) = names.pairs[pair.pair as usize];
-        let place = places.iter().position(|known| *known == service);
+        // Pairs come service by service.
+        let last = places.len().checked_sub(1);
+        let place = last.filter(|last| places[*last] == service);
         let place = place.unwrap_or_else(|| {
             places.push(service);
             observed.services.push(ServiceFact {
@@ -312,10 +400,11 @@ fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observe
             fact: profile.known_fact(Some(service as usize), template as usize),
         });
     }
-    for &(service, critical) in &window.critical {
-        if let Some(place) = places.iter().position(|known| *known == service) {
-            observed.services[place].critical = critical;
-        }
+    for (fact, service) in observed.services.iter_mut().zip(&places) {
+        let found = window
+            .critical
+            .binary_search_by_key(service, |(known, _)| *known);
+        fact.critical = found.map_or(0, |at| window.critical[at].1);
     }
     observed
 }

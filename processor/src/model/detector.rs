@@ -6,11 +6,13 @@ use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
+    calibration::Kind,
     explain::{Explanation, Findings, adoption, explain},
-    mute::{Aside, Mutes, reason},
+    mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
     profile::{Facts, TextCache},
-    signals::{Signals, signals, signals_without},
+    signals::{Signals, TrailingFindings, signals, signals_without},
+    silence::Silence,
 };
 use crate::{
     features::{FeatureRow, Observed, observe, row},
@@ -19,6 +21,8 @@ use crate::{
 
 /// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
 const UNSEEN_TEXTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// Evidence from which an alarm is taken to have told of a trailing sum, in nats.
+const SETTLE_NATS: f64 = 3.0;
 /// Milliseconds in a day.
 const DAY_MS: f64 = 86_400_000.0;
 /// The budget is kept within one alarm in 10^12 windows and every second window.
@@ -110,13 +114,15 @@ impl Detector {
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
+        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
         let all = signals(
             (&content.profile, &content.density),
             &observed,
             &features,
             baseline,
-            window.gap,
+            &trailing,
         );
+        let silent = self.silence(&window, baseline);
         let scene = Scene {
             window: &window,
             observed: &observed,
@@ -128,16 +134,24 @@ impl Detector {
         let mutes = self.mutes.at(&window.stream, window.bounds.start);
         let muted = Aside::of(&mutes, &observed);
         let rest = self.rest(&muted, &scene);
-        let mut verdict = self.verdict(&rest, &scene);
-        verdict.muted =
-            !muted.is_empty() && !rest.anomalous && self.rest(&Aside::default(), &scene).anomalous;
-        let mut explanation = self.explanation(&rest, &muted, &scene);
+        let told = silent.filter(|_| !muted.volume);
+        let mut verdict = self.judge(&rest, told, &scene);
+        verdict.muted = !muted.is_empty()
+            && !verdict.is_anomaly
+            && (silent.is_some() || self.rest(&Aside::default(), &scene).anomalous);
+        let mut explanation = self.explanation(&rest, told, &muted, &scene);
         let held = mutes.iter().filter(|mute| mute.is_felt(&observed, &all));
         explanation.reasons.extend(held.map(|mute| reason(mute)));
+        let ln_p_rest = self.ln_p_rest(&unseen, muted, &scene);
+        if let Some(excess) = all.excess
+            && verdict.is_anomaly
+            && rest.evidence[Kind::Drift as usize] >= SETTLE_NATS
+        {
+            baseline.drift.settle(&observed, &excess);
+        }
         if window.gap {
             baseline.adoption.gap();
         } else {
-            let ln_p_rest = self.ln_p_rest(&unseen, muted, &scene);
             let adopted = baseline.adoption.step(&AdoptionStep {
                 observed: &observed,
                 critical: &critical,
@@ -152,7 +166,7 @@ impl Detector {
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
                 clump: all.clump,
-                anomalous: verdict.is_anomaly,
+                anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
         }
         ScoredWindow {
@@ -166,12 +180,16 @@ impl Detector {
         }
     }
 
-    /// Judges a window without what is aside.
+    /// Judges a window without what is aside; of one without lines there is nothing to say.
     fn rest(&self, aside: &Aside, scene: &Scene<'_>) -> Rest {
         let calibration = &self.bundle.content.calibration;
         let signals = self.without(aside, scene);
-        let evidence = calibration.evidence(&signals);
-        let ln_p = calibration.ln_p(&evidence);
+        let evidence = calibration.evidence(&signals.raw);
+        let ln_p = if scene.observed.lines() == 0 {
+            0.0
+        } else {
+            calibration.ln_p(&evidence)
+        };
         Rest {
             signals,
             evidence,
@@ -180,7 +198,13 @@ impl Detector {
         }
     }
 
-    fn explanation(&self, rest: &Rest, muted: &Aside, scene: &Scene<'_>) -> Explanation {
+    fn explanation(
+        &self,
+        rest: &Rest,
+        silent: Option<Silent>,
+        muted: &Aside,
+        scene: &Scene<'_>,
+    ) -> Explanation {
         let mut explanation = explain(&Findings {
             content: &self.bundle.content,
             window: &scene.window.content,
@@ -190,13 +214,27 @@ impl Detector {
             signals: &rest.signals,
             evidence: &rest.evidence,
             baseline: scene.baseline,
-            detailed: rest.anomalous,
+            silent: silent.map(|silent| silent.windows),
+            detailed: rest.anomalous || silent.is_some(),
         });
         if rest.anomalous {
             let judge = |aside: &Aside| self.rest(aside, scene);
             explanation.pattern = pattern(muted, scene.observed, scene.pairs, judge);
+        } else if silent.is_some() {
+            explanation.pattern = vec![Pattern::Volume];
         }
         explanation
+    }
+
+    /// Returns after how many empty windows more the stream is silent beyond its habit, if that is
+    /// within `most`; nothing if an alarm told of it already.
+    #[must_use]
+    pub fn silent_after(&self, baseline: &Baseline, most: u32) -> Option<u32> {
+        if baseline.is_cold() {
+            return None;
+        }
+        let ln_empty = baseline.ln_empty(self.bundle.content.profile.level_variation);
+        baseline.silence.due(ln_empty, self.ln_threshold, most)
     }
 
     /// Returns ln p of what there is in a window besides templates that are new and what is muted.
@@ -221,32 +259,51 @@ impl Detector {
             );
         }
         if aside.critical {
-            signals.critical = 0.0;
+            signals.raw.critical = 0.0;
         }
         if aside.volume {
-            signals.volume = 0.0;
+            signals.raw.volume = 0.0;
+            (signals.raw.absence, signals.missing) = (0.0, None);
         }
         signals
     }
 
-    fn verdict(&self, rest: &Rest, scene: &Scene<'_>) -> Verdict {
-        let severity = -rest.ln_p / std::f64::consts::LN_10;
+    fn judge(&self, rest: &Rest, silent: Option<Silent>, scene: &Scene<'_>) -> Verdict {
+        let ln_p = silent.map_or(rest.ln_p, |silent| silent.ln_p);
+        // Not -0.
+        let severity = -ln_p / std::f64::consts::LN_10 + 0.0;
         let at_threshold = -self.ln_threshold / std::f64::consts::LN_10;
-        let mut dbscan_score = 0.0;
+        let (mut cluster_label, mut dbscan_score) = (-1, 0.0);
         if scene.observed.lines() > 0 {
             let distance = &self.bundle.content.calibration.distance;
-            dbscan_score = 1.0 - distance.ln_survival(rest.signals.distance).exp();
+            cluster_label = rest.signals.cluster_label;
+            dbscan_score = 1.0 - distance.ln_survival(rest.signals.raw.distance).exp();
         }
         Verdict {
-            is_anomaly: rest.anomalous,
+            is_anomaly: ln_p < self.ln_threshold,
             anomaly_score: severity / (severity + at_threshold),
             severity,
-            cluster_label: rest.signals.cluster_label,
+            cluster_label,
             dbscan_score,
             cold: scene.baseline.is_cold(),
             level_shift: false,
             muted: false,
         }
+    }
+
+    /// Takes note of whether a window is without lines; returns the silence if it is an alarm.
+    fn silence(&self, window: &ClosedWindow, baseline: &mut Baseline) -> Option<Silent> {
+        let length_ms = self.bundle.window_length_ms();
+        let span_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
+        let windows = u32::try_from((span_ms / length_ms).max(1)).unwrap_or(u32::MAX);
+        let ln_empty = baseline.ln_empty(self.bundle.content.profile.level_variation);
+        let empty = window.content.lines() == 0;
+        let (windows, ln_p) = baseline.silence.observe(empty, windows, ln_empty)?;
+        if baseline.is_cold() || !Silence::is_alarm(ln_p, self.ln_threshold) {
+            return None;
+        }
+        baseline.silence.tell();
+        Some(Silent { windows, ln_p })
     }
 }
 
@@ -260,4 +317,13 @@ struct Scene<'a> {
     /// All there is in it.
     signals: &'a Signals,
     baseline: &'a Baseline,
+}
+
+/// A silence that is an alarm.
+#[derive(Clone, Copy, Debug)]
+struct Silent {
+    /// Windows without lines in a row.
+    windows: u32,
+    /// ln of the p-value.
+    ln_p: f64,
 }

@@ -120,6 +120,8 @@ pub(super) struct Findings<'a> {
     pub(super) evidence: &'a Evidence,
     /// The baseline against which it was scored.
     pub(super) baseline: &'a Baseline,
+    /// Windows without lines in a row, if that is an alarm.
+    pub(super) silent: Option<u32>,
     /// Columns, templates and services are wanted.
     pub(super) detailed: bool,
 }
@@ -149,6 +151,12 @@ pub(super) fn adoption(adopted: &Adopted, pairs: &[&TemplateCount]) -> String {
 }
 
 fn reasons(findings: &Findings<'_>) -> Vec<String> {
+    if let Some(windows) = findings.silent {
+        let usual = lines_of(findings.baseline.usual_lines());
+        return vec![format!(
+            "silent for {windows} windows, this stream's recent windows have about {usual} lines"
+        )];
+    }
     let mut strongest: Vec<_> = Kind::ALL.into_iter().zip(findings.evidence).collect();
     strongest.sort_by(|a, b| b.1.total_cmp(a.1));
     strongest
@@ -178,6 +186,41 @@ fn reason(kind: Kind, findings: &Findings<'_>) -> String {
         Kind::Volume => format!(
             "{lines} lines, this stream's recent windows have about {}",
             lines_of(findings.baseline.usual_lines())
+        ),
+        Kind::Drift => drift(findings),
+        Kind::Absence => absence(findings),
+    }
+}
+
+fn drift(findings: &Findings<'_>) -> String {
+    let Some(excess) = findings.signals.excess else {
+        return "a template has come more often than usual for a while".to_owned();
+    };
+    let (text, ..) = pair(findings, excess.place);
+    let pair = &findings.observed.pairs[excess.place];
+    let service = &findings.window.services[pair.service].name;
+    let (lines, usual) = (lines_of(excess.lines), lines_of(excess.expected));
+    let minutes = excess.minutes;
+    format!(
+        "`{text}` from {service} came {lines} times within about {minutes} min, about {usual} would \
+         be usual"
+    )
+}
+
+fn absence(findings: &Findings<'_>) -> String {
+    let Some(missing) = findings.signals.missing else {
+        return "something regular stays away".to_owned();
+    };
+    let profile = &findings.content.profile;
+    let service = &profile.services[missing.regular.service as usize].name;
+    let (windows, presence) = (missing.windows, 100.0 * missing.presence);
+    match missing.regular.template {
+        Some(template) => format!(
+            "`{}` from {service} stays away for {windows} windows, it came in {presence:.1} % of them",
+            profile.templates[template as usize].text
+        ),
+        None => format!(
+            "{service} fell silent: no line for {windows} windows, it came in {presence:.1} % of them"
         ),
     }
 }

@@ -7,6 +7,7 @@
 //! Scoring is a function of the window, the stream's rolling baseline and the bundle: no clock,
 //! no I/O, no randomness.
 
+mod absence;
 mod adoption;
 mod baseline;
 mod bundle;
@@ -16,6 +17,7 @@ mod clusters;
 mod counts;
 mod density;
 mod detector;
+mod drift;
 mod explain;
 mod history;
 mod mute;
@@ -23,7 +25,9 @@ mod occasions;
 mod pattern;
 mod profile;
 mod signals;
+mod silence;
 mod stop_words;
+mod sway;
 mod tail;
 mod tally;
 mod text;
@@ -67,6 +71,27 @@ pub struct Verdict {
     pub muted: bool,
 }
 
+/// What an alarm is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlarmKind {
+    /// The lines of a window.
+    Window,
+    /// That there are none: told once per silence.
+    Silence,
+}
+
+impl AlarmKind {
+    /// Returns the name in tables and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Silence => "silence",
+        }
+    }
+}
+
 /// A window with its score: what every sink writes.
 #[derive(Clone, Debug)]
 pub struct ScoredWindow {
@@ -96,5 +121,18 @@ impl ScoredWindow {
             + self.baseline.bytes()
             + size_of_val(self.features.values.as_slice())
             + reasons.sum::<usize>()
+    }
+}
+
+impl ScoredWindow {
+    /// Returns what an alarm of this window is about. A window without lines is only ever judged for
+    /// silence.
+    #[must_use]
+    pub fn alarm_kind(&self) -> AlarmKind {
+        if self.window.content.lines() == 0 {
+            AlarmKind::Silence
+        } else {
+            AlarmKind::Window
+        }
     }
 }

@@ -35,7 +35,7 @@ pub enum Pattern {
     },
     /// The number of `ERROR` and `FATAL` lines.
     Critical,
-    /// The number of lines, too many or too few.
+    /// The number of lines: too many or too few, of the stream or of what comes regularly, or none.
     Volume,
 }
 
@@ -61,8 +61,10 @@ impl Mute {
             Pattern::Template { template, .. } => {
                 observed.pairs.iter().any(|pair| pair.template == *template)
             }
-            Pattern::Critical => signals.critical >= FELT_NATS,
-            Pattern::Volume => signals.volume >= FELT_NATS,
+            Pattern::Critical => signals.raw.critical >= FELT_NATS,
+            Pattern::Volume => {
+                observed.lines() == 0 || signals.raw.volume.max(signals.raw.absence) >= FELT_NATS
+            }
         }
     }
 }
@@ -121,7 +123,7 @@ pub(super) struct Aside {
     pub(super) places: Vec<usize>,
     /// The number of `ERROR` and `FATAL` lines.
     pub(super) critical: bool,
-    /// The number of lines.
+    /// The number of lines, and what stays away.
     pub(super) volume: bool,
 }
 

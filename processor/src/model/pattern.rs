@@ -51,7 +51,7 @@ pub(super) fn pattern(
 
 /// The part that speaks loudest for an anomaly; a template, if one has anything to say.
 fn strongest(rest: &Rest, pairs: &[&TemplateCount]) -> Option<Pattern> {
-    let [novelty, repetition, critical, volume] = rest.evidence;
+    let [novelty, repetition, critical, volume, drift, absence] = rest.evidence;
     let template = |place: usize| {
         let template = &pairs[place].template;
         Pattern::Template {
@@ -62,22 +62,29 @@ fn strongest(rest: &Rest, pairs: &[&TemplateCount]) -> Option<Pattern> {
     let most = |kind: Kind| match kind {
         Kind::Novelty => rest.signals.surprising.map(template),
         Kind::Repetition => rest.signals.repeated.map(template),
+        Kind::Drift => rest.signals.excess.map(|excess| template(excess.place)),
         Kind::Critical => Some(Pattern::Critical),
-        Kind::Volume => Some(Pattern::Volume),
+        // What stays away is too few lines of its own.
+        Kind::Volume | Kind::Absence => Some(Pattern::Volume),
     };
-    if novelty.max(repetition) >= PART_NATS {
-        return most(if novelty >= repetition {
-            Kind::Novelty
-        } else {
-            Kind::Repetition
-        });
+    let loudest = |kinds: [(f64, Kind); 3]| {
+        let louder = |a: (f64, Kind), b: (f64, Kind)| if b.0 > a.0 { b } else { a };
+        kinds.into_iter().reduce(louder)
+    };
+    let (nats, kind) = loudest([
+        (novelty, Kind::Novelty),
+        (repetition, Kind::Repetition),
+        (drift, Kind::Drift),
+    ])?;
+    if nats >= PART_NATS {
+        return most(kind);
     }
-    let counts = if critical >= volume {
-        Kind::Critical
-    } else {
-        Kind::Volume
-    };
-    (critical.max(volume) > 0.0).then(|| most(counts))?
+    let (nats, kind) = loudest([
+        (critical, Kind::Critical),
+        (volume, Kind::Volume),
+        (absence, Kind::Absence),
+    ])?;
+    (nats > 0.0).then(|| most(kind))?
 }
 
 /// Leaves out what turned out to be needless, counts first, then templates from the last.

@@ -6,8 +6,10 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    absence::{Regular, Watch},
     bundle::{BundleDefect, is_usable},
     clusters::Clusters,
+    sway::UNKNOWN,
     tally::{PairKeys, Tally},
     text::{TextModel, TextVector},
 };
@@ -64,6 +66,8 @@ struct KnownPair {
     template: u32,
     lines: u64,
     occasions: f64,
+    /// Relative variance of its share over 5 minutes and an hour.
+    variation: [f64; 2],
 }
 
 /// Names behind the numbers of a [`Tally`].
@@ -96,6 +100,8 @@ pub(super) struct Profile {
     pub(super) templates: Vec<KnownTemplate>,
     pub(super) services: Vec<KnownService>,
     pairs: Vec<KnownPair>,
+    /// What is worth missing.
+    regulars: Vec<Regular>,
     pub(super) text: TextModel,
     pub(super) clusters: Clusters,
     #[serde(skip)]
@@ -109,6 +115,7 @@ struct Index {
     services: HashMap<Arc<str>, usize>,
     pairs: HashMap<(usize, usize), usize>,
     texts: Vec<TextFact>,
+    watch: Watch,
 }
 
 /// Where a text lies among the familiar ones.
@@ -152,6 +159,7 @@ impl Profile {
             critical_clumping: tally.critical_clumping(),
             level_variation: tally.level_variation(),
             pairs: known_pairs(tally, &names.pairs),
+            regulars: Vec::new(),
             services: Vec::new(),
             clusters: fit_clusters(&templates, &text),
             templates,
@@ -160,6 +168,10 @@ impl Profile {
         };
         profile.services = profile.known_services(tally, names);
         profile.service_prior = profile.choose_service_prior();
+        profile.reindex();
+        profile.regulars = tally.regulars(&names.pairs, |service, template| {
+            profile.known_fact(Some(service), template).share
+        });
         profile.reindex();
         profile
     }
@@ -226,6 +238,7 @@ impl Profile {
         let texts = self.templates.iter().map(|t| self.text_fact(&t.text));
         self.index = Index {
             texts: texts.collect(),
+            watch: Watch::new(&self.regulars, |t| self.templates[t as usize].hash),
             templates: self.templates.iter().map(|t| t.hash).zip(0..).collect(),
             services: self
                 .services
@@ -250,7 +263,13 @@ impl Profile {
             (pair.service as usize) < self.services.len()
                 && (pair.template as usize) < self.templates.len()
         };
-        if !self.pairs.iter().all(inside) {
+        let watched = |regular: &Regular| {
+            (regular.service as usize) < self.services.len()
+                && regular
+                    .template
+                    .is_none_or(|template| (template as usize) < self.templates.len())
+        };
+        if !self.pairs.iter().all(inside) || !self.regulars.iter().all(watched) {
             return Err(BundleDefect::Dimensions("profile"));
         }
         let own = [
@@ -274,12 +293,15 @@ impl Profile {
                 s.mix[2],
             ]
         });
-        let pairs = self.pairs.iter().map(|pair| pair.occasions);
+        let pairs = self.pairs.iter();
+        let pairs = pairs.flat_map(|p| [p.occasions, p.variation[0], p.variation[1]]);
+        let regulars = self.regulars.iter().flat_map(|r| [r.share, r.returns]);
         let mut numbers = own
             .into_iter()
             .chain(templates)
             .chain(services)
-            .chain(pairs);
+            .chain(pairs)
+            .chain(regulars);
         // Without a prior a service that never wrote anything would divide by nothing.
         if !numbers.all(|value| is_usable(value) && value >= 0.0) || self.service_prior <= 0.0 {
             return Err(BundleDefect::NotFinite("profile"));
@@ -320,6 +342,7 @@ impl Profile {
         let occasions = known.map_or(0.0, |t| t.occasions);
         let mut likelihood = (occasions + UNSEEN_OCCASIONS) / (self.occasions + 1.0);
         let mut share = (lines + UNSEEN_OCCASIONS) / (all_lines + 1.0);
+        let (mut pair_lines, mut variation) = (0.0, [UNKNOWN; 2]);
         if let Some(number) = service {
             let of_service = &self.services[number];
             let pair = template.and_then(|t| self.index.pairs.get(&(number, t)));
@@ -327,6 +350,8 @@ impl Profile {
             #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
             let lines = pair.map_or(0, |pair| pair.lines) as f64;
             let occasions = pair.map_or(0.0, |pair| pair.occasions);
+            pair_lines = lines;
+            variation = pair.map_or(variation, |pair| pair.variation);
             let prior = self.service_prior;
             likelihood = (occasions + prior * likelihood) / (of_service.occasions + prior);
             share = (lines + prior * share) / (of_service.lines + prior);
@@ -338,9 +363,16 @@ impl Profile {
             distance: text.distance,
             surprisal: -likelihood.clamp(f64::MIN_POSITIVE, 1.0).ln(),
             share: share.clamp(f64::MIN_POSITIVE, 1.0),
+            pair_lines,
+            variation,
             clumping: known.map_or(0.0, |t| t.clumping),
             adopted: false,
         }
+    }
+
+    /// Returns what is worth missing.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.index.watch
     }
 
     /// Returns the share of critical lines expected of a service.
@@ -354,16 +386,22 @@ impl Profile {
 }
 
 fn known_pairs(tally: &Tally, keys: &PairKeys) -> Vec<KnownPair> {
+    let [minutes, hour] = tally.variation(keys);
+    let variation = |number: usize| {
+        [&minutes, &hour].map(|scale| scale.get(number).copied().unwrap_or(UNKNOWN))
+    };
     tally
         .pairs
         .iter()
         .zip(keys)
-        .filter(|(count, _)| count.lines > 0)
-        .map(|(count, &(service, template))| KnownPair {
+        .enumerate()
+        .filter(|(_, (count, _))| count.lines > 0)
+        .map(|(number, (count, &(service, template)))| KnownPair {
             service,
             template,
             lines: count.lines,
             occasions: count.normal(&tally.elapsed),
+            variation: variation(number),
         })
         .collect()
 }

@@ -1,71 +1,130 @@
 //! What speaks for an anomaly in a window, each signal by itself, as raw statistics. What they are
 //! worth as p-values is the calibration's to say.
 
-use super::{baseline::Baseline, counts::CountModel, density::Density, profile::Profile};
+use super::{
+    absence::Missing, baseline::Baseline, counts::CountModel, density::Density, drift::Excess,
+    profile::Profile,
+};
 use crate::{
     event::Level,
     features::{FeatureRow, Observed, PairFact, ServiceFact},
 };
 
+/// Surprising pairs of a window that are looked at together.
+pub(super) const SURPRISALS: usize = 4;
+
 /// The raw statistics of one window.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Signals {
+pub(super) struct Raw {
     /// Distinct pairs of service and template: the draws that the largest surprisal is one of.
     pub(super) draws: f64,
-    /// Largest surprisal of a line, in nats.
-    pub(super) surprisal: f64,
-    /// Place of the most surprising pair.
-    pub(super) surprising: Option<usize>,
+    /// Largest surprisals of pairs, in nats, largest first; 0 where there are fewer.
+    pub(super) surprisals: [f64; SURPRISALS],
     /// -ln p of the most excessive repetition of a template; 0 while the stream is cold.
     pub(super) repetition: f64,
-    /// Place of the most repeated pair.
-    pub(super) repeated: Option<usize>,
     /// -ln p of the number of `ERROR` and `FATAL` lines.
     pub(super) critical: f64,
     /// -ln p of the number of lines, both ways; 0 while the stream is cold.
     pub(super) volume: f64,
+    /// -ln p of the template that has come most beyond its usual rate for minutes or for an hour;
+    /// 0 while the stream is cold.
+    pub(super) drift: f64,
+    /// -ln p of the most remarkable absence; 0 while the stream is cold.
+    pub(super) absence: f64,
     /// Distance to the nearest core point, in eps.
     pub(super) distance: f64,
-    /// Label of that core point, -1 beyond eps.
+}
+
+/// The raw statistics of one window, and what they are about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Signals {
+    pub(super) raw: Raw,
+    /// Place of the most surprising pair.
+    pub(super) surprising: Option<usize>,
+    /// Place of the most repeated pair.
+    pub(super) repeated: Option<usize>,
+    /// The template that has come most beyond its usual rate.
+    pub(super) excess: Option<Excess>,
+    /// What is absent.
+    pub(super) missing: Option<Missing>,
+    /// Label of the nearest core point, -1 beyond eps.
     pub(super) cluster_label: i32,
     /// Squared deviations of the template counts, observed and expected.
     pub(super) clump: (f64, f64),
 }
 
-/// Returns the signals of a window; `gap` marks a run of empty windows too long to list, whose
-/// volume is not that of one window.
+/// Returns the signals of a window. Windows without lines are [`super::silence`]'s.
 pub(super) fn signals(
     (profile, density): (&Profile, &Density),
     observed: &Observed,
     row: &FeatureRow,
     baseline: &Baseline,
-    gap: bool,
+    trailing: &TrailingFindings,
 ) -> Signals {
     let lines = f64::from(observed.lines());
     let clump = baseline.clump();
     let mut signals = Signals {
-        draws: draws(observed.pairs.len()),
+        raw: Raw {
+            draws: draws(observed.pairs.len()),
+            ..Raw::default()
+        },
         clump: clump_squares(profile, observed),
         cluster_label: -1,
         ..Signals::default()
     };
-    (signals.surprisal, signals.surprising) = most_surprising(observed);
+    (signals.raw.surprisals, signals.surprising) = most_surprising(observed);
     let cold = baseline.is_cold();
     if lines > 0.0 {
-        signals.critical = critical(profile, observed, clump);
+        signals.raw.critical = critical(profile, observed, clump);
         let ratio = count_ratio(profile, baseline, lines);
         if let Some((label, distance)) = density.nearest(row, ratio) {
             signals.cluster_label = label;
-            signals.distance = distance;
+            signals.raw.distance = distance;
         }
         if !cold {
-            (signals.repetition, signals.repeated) = repetition(observed, clump);
+            (signals.raw.repetition, signals.repeated) = repetition(observed, clump);
+            signals.raw.volume = baseline.volume(lines, profile.level_variation);
+            signals.excess = trailing.excess;
+            signals.raw.drift = trailing.drift(observed.pairs.len());
+            signals.missing = trailing.missing;
+            signals.raw.absence = trailing.absence();
         }
     }
-    if !cold && !gap {
-        signals.volume = baseline.volume(lines, profile.level_variation);
-    }
     signals
+}
+
+/// What the stream's trailing sums and absences say of a window, which they hold already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TrailingFindings {
+    pub(super) excess: Option<Excess>,
+    pub(super) missing: Option<Missing>,
+}
+
+impl TrailingFindings {
+    /// Moves the sums of a stream on by a window of `length_ms`.
+    pub(super) fn observe(
+        baseline: &mut Baseline,
+        profile: &Profile,
+        observed: &Observed,
+        length_ms: i64,
+    ) -> Self {
+        let clump = baseline.clump();
+        Self {
+            excess: baseline.drift.observe(observed, length_ms, clump),
+            missing: baseline.absences.observe(profile.watch(), observed, clump),
+        }
+    }
+
+    /// Over two horizons each.
+    fn drift(&self, pairs: usize) -> f64 {
+        self.excess
+            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs))
+    }
+
+    fn absence(&self) -> f64 {
+        self.missing
+            .map_or(0.0, |missing| any_of(missing.nats, missing.watched))
+    }
 }
 
 /// Returns the signals of a window as if the pairs at `left_out` had not come, which are in order.
@@ -92,29 +151,40 @@ pub(super) fn signals_without(
     rest.pairs = kept.iter().map(|&place| observed.pairs[place]).collect();
     let in_all = |place: Option<usize>| place.map(|place| kept[place]);
     let clump = baseline.clump();
-    let (surprisal, surprising) = most_surprising(&rest);
+    let (surprisals, surprising) = most_surprising(&rest);
     let mut signals = Signals {
-        draws: draws(rest.pairs.len()),
-        surprisal,
         surprising: in_all(surprising),
-        critical: critical(profile, &rest, clump),
         ..*all
     };
+    signals.raw.draws = draws(rest.pairs.len());
+    signals.raw.surprisals = surprisals;
+    signals.raw.critical = critical(profile, &rest, clump);
     if !baseline.is_cold() {
         let (most, repeated) = repetition(&rest, clump);
-        (signals.repetition, signals.repeated) = (most, in_all(repeated));
+        (signals.raw.repetition, signals.repeated) = (most, in_all(repeated));
+    }
+    // Of drifts only the most remarkable is known.
+    if all.excess.is_some_and(|excess| left_out.binary_search(&excess.place).is_ok()) {
+        (signals.raw.drift, signals.excess) = (0.0, None);
     }
     signals
 }
 
-fn most_surprising(observed: &Observed) -> (f64, Option<usize>) {
-    let mut most = (0.0, None);
+fn most_surprising(observed: &Observed) -> ([f64; SURPRISALS], Option<usize>) {
+    let (mut most, mut first) = ([0.0; SURPRISALS], None);
     for (place, pair) in observed.pairs.iter().enumerate() {
-        if pair.fact.surprisal > most.0 {
-            most = (pair.fact.surprisal, Some(place));
+        let surprisal = pair.fact.surprisal;
+        if surprisal <= most[SURPRISALS - 1] {
+            continue;
         }
+        if surprisal > most[0] {
+            first = Some(place);
+        }
+        let rank = most.partition_point(|larger| *larger >= surprisal);
+        most[rank..].rotate_right(1);
+        most[rank] = surprisal;
     }
-    most
+    (most, first)
 }
 
 /// What brings a count of this stream to the volume of training.
@@ -174,10 +244,19 @@ fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
     if count <= 0.0 {
         return 0.0;
     }
-    let mean: f64 = observed
+    let mut services: Vec<_> = observed
         .services
         .iter()
-        .map(|service| f64::from(service.lines) * profile.critical_share(service.known))
+        .map(|s| (s.known, s.lines))
+        .collect();
+    // Float sums must not depend on the order in which services came.
+    services.sort_unstable();
+    let told_apart: u32 = services.iter().map(|(_, lines)| lines).sum();
+    let rest = observed.lines().saturating_sub(told_apart);
+    let mean: f64 = services
+        .into_iter()
+        .chain([(None, rest)])
+        .map(|(known, lines)| f64::from(lines) * profile.critical_share(known))
         .sum();
     let lines = f64::from(observed.lines()) / clump;
     let factor = 1.0 + (lines - 1.0).max(0.0) * profile.critical_clumping;
@@ -188,11 +267,12 @@ fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
 /// observed and expected.
 fn clump_squares(profile: &Profile, observed: &Observed) -> (f64, f64) {
     let (mut actual, mut expected) = (0.0, 0.0);
-    for service in &observed.services {
-        let Some(known) = service.known.map(|number| &profile.services[number]) else {
-            continue;
-        };
-        let lines = f64::from(service.lines);
+    let services = observed.services.iter();
+    let mut services: Vec<_> = services.filter_map(|s| Some((s.known?, s.lines))).collect();
+    services.sort_unstable();
+    for (number, lines) in services {
+        let known = &profile.services[number];
+        let lines = f64::from(lines);
         actual += lines * lines * known.mix[0];
         expected += lines * known.mix[1] + lines * (lines - 1.0).max(0.0) * known.mix[2];
     }

@@ -14,6 +14,21 @@ const SLOPE_DEFAULT: f64 = 1.0;
 /// Flattest slope: the survival function has to fall strictly, or scores would tie.
 const SLOPE_MIN: f64 = 0.01;
 
+/// Length of a spell in windows: an hour at 30 s. Incidents are shorter.
+const SPELL_WINDOWS: usize = 120;
+/// Fewest spells that tell incidents from habits. Where there are fewer, single windows are believed,
+/// as far as there are [`TAIL_DRAWS`] of them beyond and [`WINDOW_TAIL_SHARE`] of all.
+const SPELLS_MIN: usize = 24;
+const TAIL_DRAWS: f64 = 10.0;
+const WINDOW_TAIL_SHARE: f64 = 0.01;
+/// Share of the spells that is believed to be free of incidents. With 14 incidents a day, 10 hours of
+/// the 24 have one.
+const SPELLS_BELIEVED: f64 = 0.6;
+/// Shares of the spells at which the tail is read off.
+const SPELL_QUANTILES: [f64; 4] = [0.15, 0.3, 0.45, SPELLS_BELIEVED];
+/// The body ends where this many windows of a spell are beyond.
+const BODY_EXTREMES: f64 = 5.0;
+
 /// ln P(X >= x), strictly falling and continuous in x.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +71,66 @@ impl Tail {
         Self { knots: kept, slope }
     }
 
+    /// Fits the values of windows in time order. Incidents come in spells of time: the tail is read off the
+    /// largest value of each spell of time, and the share of spells with the largest ones is not
+    /// believed; the body is that of the other spells.
+    pub(super) fn of_windows(values: &[f64]) -> Self {
+        let spell = SPELL_WINDOWS;
+        if !Self::knows_spells(values.len()) {
+            let sample: Vec<Weighted> = values.iter().map(|value| (*value, 1.0)).collect();
+            #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+            let total = sample.len() as f64;
+            let trusted = (TAIL_DRAWS / (total + 1.0)).clamp(WINDOW_TAIL_SHARE, 0.5);
+            return Self::fit(sample, total, trusted);
+        }
+        let mut maxima: Vec<f64> = values
+            .chunks(spell)
+            .filter(|chunk| 2 * chunk.len() >= spell)
+            .map(|chunk| chunk.iter().fold(f64::NEG_INFINITY, |max, v| max.max(*v)))
+            .collect();
+        maxima.sort_unstable_by(f64::total_cmp);
+        let Some(&believed) = maxima.get(rank(maxima.len(), SPELLS_BELIEVED)) else {
+            return Self::fit(Vec::new(), 0.0, 0.5);
+        };
+        let calm = values
+            .chunks(spell)
+            .filter(|chunk| chunk.iter().all(|value| *value <= believed));
+        let body: Vec<Weighted> = calm.flatten().map(|value| (*value, 1.0)).collect();
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window counts are far below 2^52"
+        )]
+        let (total, length) = (body.len() as f64, spell as f64);
+        let mut tail = Self::fit(body, total, (BODY_EXTREMES / length).min(0.5));
+        let anchors = SPELL_QUANTILES.map(|q| {
+            let x = maxima[rank(maxima.len(), q)] + 0.0;
+            // P(no window of a spell >= x) = exp(-length · P(X >= x)).
+            (x, (-q.ln() / length).ln())
+        });
+        let (first, last) = (anchors[0], anchors[anchors.len() - 1]);
+        if last.0 > first.0 {
+            tail.slope = ((first.1 - last.1) / (last.0 - first.0)).max(SLOPE_MIN);
+        }
+        for anchor in anchors {
+            let end = tail.knots.last().copied();
+            if end.is_none_or(|end| anchor.0 > end.0 && anchor.1 < end.1) {
+                tail.knots.push(anchor);
+            }
+        }
+        tail
+    }
+
+    /// Returns whether so many windows have enough spells to tell incidents from habits.
+    pub(super) fn knows_spells(windows: usize) -> bool {
+        windows >= SPELLS_MIN * SPELL_WINDOWS
+    }
+
+    /// Lets the tail fall by at least `slope` per unit beyond the last knot.
+    pub(super) fn at_least(mut self, slope: f64) -> Self {
+        self.slope = self.slope.max(slope);
+        self
+    }
+
     /// Returns ln P(X >= x); 0 at most, and finite for finite x.
     pub(super) fn ln_survival(&self, x: f64) -> f64 {
         let (Some(first), Some(last)) = (self.knots.first(), self.knots.last()) else {
@@ -87,6 +162,18 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Place of a quantile among sorted values; the first of none.
+fn rank(values: usize, share: f64) -> usize {
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place in a list"
+    )]
+    let place = (share * values.saturating_sub(1) as f64).round() as usize;
+    place
 }
 
 /// Reads the slope off knots whose x falls and whose ln P rises.

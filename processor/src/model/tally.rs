@@ -3,8 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
+    absence::{Lulls, Regular},
     history::TrainingWindow,
     occasions::{HABIT_OCCASIONS, Occasions},
+    sway::{SCALES, Sway},
 };
 use crate::event::Level;
 
@@ -34,9 +36,11 @@ impl Count {
     }
 }
 
-/// Sums from which clumping is estimated, for one pair.
+/// Sums over calm windows from which clumping is estimated, for one pair.
 #[derive(Clone, Copy, Debug, Default)]
 struct PairMoments {
+    /// Lines.
+    lines: f64,
     /// Sum of squared lines.
     squares: f64,
     /// Sum of lines times the service's lines.
@@ -54,6 +58,20 @@ pub(super) struct ServiceSums {
     pub(super) critical: f64,
     critical_squares: f64,
     critical_cross: f64,
+}
+
+impl ServiceSums {
+    fn add_lines(&mut self, lines: f64) {
+        self.lines += lines;
+        self.squares += lines * lines;
+    }
+
+    /// Adds the critical lines of a window in which the service wrote `lines`.
+    fn add_critical(&mut self, critical: f64, lines: f64) {
+        self.critical += critical;
+        self.critical_squares += critical * critical;
+        self.critical_cross += critical * lines;
+    }
 }
 
 /// Windows of a block whose level is compared with that of the six blocks before: 10 minutes and
@@ -106,18 +124,23 @@ pub(super) struct Tally {
     pub(super) templates: Vec<Count>,
     pub(super) pairs: Vec<Count>,
     pub(super) services: Vec<ServiceSums>,
+    /// The same over calm windows.
+    calm: Vec<ServiceSums>,
     moments: Vec<PairMoments>,
     levels: HashMap<u32, LevelBlocks>,
     level_squares: (f64, f64),
     service_lines: Vec<f64>,
+    sway: Sway,
+    lulls: Lulls,
 }
 
 /// (service, template) of each pair, by number.
 pub(super) type PairKeys = [(u32, u32)];
 
 impl Tally {
-    /// Adds a window. `keys` has every pair it holds.
-    pub(super) fn add(&mut self, window: &TrainingWindow, keys: &PairKeys) {
+    /// Adds a window. `keys` has every pair it holds; from windows that are not `calm`, presumed to be
+    /// incidents, nothing is learnt of how lines clump.
+    pub(super) fn add(&mut self, window: &TrainingWindow, keys: &PairKeys, calm: bool) {
         self.windows += 1;
         self.lines += u64::from(window.lines());
         let levels = self.levels.entry(window.stream).or_default();
@@ -129,14 +152,15 @@ impl Tally {
             return;
         }
         self.elapsed.record(window.window);
+        self.sway.add(window, keys);
+        self.lulls.add(window, keys);
         self.pairs.resize(keys.len(), Count::default());
         self.moments.resize(keys.len(), PairMoments::default());
         for pair in &window.pairs {
             let (service, template) = keys[pair.pair as usize];
             let (service, template) = (service as usize, template as usize);
             grow(&mut self.templates, template);
-            grow(&mut self.services, service);
-            grow(&mut self.service_lines, service);
+            self.grow(service);
             let lines = u64::from(pair.lines);
             for count in [
                 &mut self.templates[template],
@@ -148,32 +172,42 @@ impl Tally {
             }
             self.service_lines[service] += f64::from(pair.lines);
         }
-        self.add_moments(window, keys);
+        self.add_moments(window, keys, calm);
     }
 
-    fn add_moments(&mut self, window: &TrainingWindow, keys: &PairKeys) {
+    /// Makes room for a service.
+    fn grow(&mut self, service: usize) {
+        grow(&mut self.services, service);
+        grow(&mut self.calm, service);
+        grow(&mut self.service_lines, service);
+    }
+
+    fn add_moments(&mut self, window: &TrainingWindow, keys: &PairKeys, calm: bool) {
         for &(service, critical) in &window.critical {
             let service = service as usize;
-            grow(&mut self.services, service);
-            grow(&mut self.service_lines, service);
+            self.grow(service);
             let critical = f64::from(critical);
-            let sums = &mut self.services[service];
-            sums.critical += critical;
-            sums.critical_squares += critical * critical;
-            sums.critical_cross += critical * self.service_lines[service];
+            let lines = self.service_lines[service];
+            self.services[service].add_critical(critical, lines);
+            if calm {
+                self.calm[service].add_critical(critical, lines);
+            }
         }
-        for pair in &window.pairs {
+        for pair in window.pairs.iter().filter(|_| calm) {
             let service = keys[pair.pair as usize].0 as usize;
             let lines = f64::from(pair.lines);
             let moments = &mut self.moments[pair.pair as usize];
+            moments.lines += lines;
             moments.squares += lines * lines;
             moments.cross += lines * self.service_lines[service];
         }
         for pair in &window.pairs {
             let service = keys[pair.pair as usize].0 as usize;
             let lines = std::mem::take(&mut self.service_lines[service]);
-            self.services[service].lines += lines;
-            self.services[service].squares += lines * lines;
+            self.services[service].add_lines(lines);
+            if calm {
+                self.calm[service].add_lines(lines);
+            }
         }
     }
 
@@ -182,6 +216,13 @@ impl Tally {
         self.templates
             .get(template)
             .map_or(0.0, |count| count.normal(&self.elapsed))
+    }
+
+    /// Returns the number of independent occasions at which a template came up.
+    pub(super) fn independent_occasions(&self, template: usize) -> f64 {
+        self.templates
+            .get(template)
+            .map_or(0.0, |count| count.occasions.independent(&self.elapsed))
     }
 
     /// Returns whether a template is a habit of the system.
@@ -201,9 +242,8 @@ impl Tally {
             if count.lines == 0 {
                 continue;
             }
-            let service = &self.services[service as usize];
-            #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
-            let excess = excess(count.lines as f64, moments.squares, moments.cross, service);
+            let service = &self.calm[service as usize];
+            let excess = excess(moments.lines, moments.squares, moments.cross, service);
             let (numerator, denominator) = &mut sums[template as usize];
             *numerator += excess.0;
             *denominator += excess.1;
@@ -213,10 +253,25 @@ impl Tally {
             .collect()
     }
 
+    /// Returns, per scale and pair, how much the pair's share varies.
+    pub(super) fn variation(&self, keys: &PairKeys) -> [Vec<f64>; SCALES.len()] {
+        self.sway.variation(keys)
+    }
+
+    /// Returns what is worth missing; `share` gives the share of a template among the lines of a
+    /// service.
+    pub(super) fn regulars(
+        &self,
+        keys: &PairKeys,
+        share: impl Fn(usize, usize) -> f64,
+    ) -> Vec<Regular> {
+        self.lulls.regulars(keys, share)
+    }
+
     /// Returns how much critical lines clump within windows (intraclass correlation).
     pub(super) fn critical_clumping(&self) -> f64 {
         let (mut numerator, mut denominator) = (0.0, CLUMPING_PRIOR);
-        for service in &self.services {
+        for service in &self.calm {
             let excess = excess(
                 service.critical,
                 service.critical_squares,
@@ -283,7 +338,7 @@ mod tests {
                 ..TrainingWindow::default()
             };
             window.levels[Level::Info as usize] = window.pairs.iter().map(|p| p.lines).sum();
-            tally.add(&window, &keys);
+            tally.add(&window, &keys, true);
         }
         tally
     }

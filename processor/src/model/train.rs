@@ -134,7 +134,7 @@ impl Trainer {
         let mut packed = self.pack(window);
         packed.normal = normal;
         self.windows_with_lines += usize::from(packed.lines() > 0);
-        self.tally.add(&packed, &self.names.pairs);
+        self.tally.add(&packed, &self.names.pairs, true);
         self.history.push(&packed);
     }
 
@@ -158,13 +158,13 @@ impl Trainer {
                 found: self.windows_with_lines,
             });
         }
-        let calibration = calibrate(
+        let (calibration, tally) = calibrate(
             (&self.history, self.window_length_ms),
             &self.tally,
             &self.names,
             progress,
         );
-        let profile = Profile::fit(&self.tally, &self.names);
+        let profile = Profile::fit(&tally, &self.names);
         let rows = sample_rows(
             (&self.history, self.windows_with_lines),
             &profile,

@@ -188,6 +188,12 @@ impl Windower {
             .map(|start| self.end_of(*start))
     }
 
+    /// Returns the length of a window in milliseconds.
+    #[must_use]
+    pub fn length_ms(&self) -> i64 {
+        self.config.length_ms
+    }
+
     /// Returns how many windows are open.
     #[must_use]
     pub fn open_count(&self) -> usize {
@@ -289,6 +295,21 @@ impl Windower {
     /// no record comes; never back.
     pub fn advance(&mut self, time: EventTime) {
         self.max_event_time = self.max_event_time.max(Some(time));
+    }
+
+    /// Returns the row that the stream of `service` would have if it wrote nothing for `windows` windows
+    /// after the last one that is closed or open, and the clock had passed them; `None` for an unknown
+    /// stream. Nothing changes.
+    #[must_use]
+    pub fn silent_row(&self, service: Option<&str>, windows: u32) -> Option<ClosedWindow> {
+        let (name, progress) = self.streams.get_key_value(service.unwrap_or_default())?;
+        let last = self.last_open_end().max(Some(progress.row_end))?;
+        let start = last.saturating_add(i64::from(windows.max(1) - 1) * self.config.length_ms);
+        let bounds = WindowBounds {
+            start,
+            end: self.end_of(start),
+        };
+        Some(self.row(name, bounds, start, FinalBy::Open))
     }
 
     /// Closes, in window order, every window that the watermark has passed, and appends its rows:

@@ -1,7 +1,8 @@
 //! Partitions whose every record has been read: their time goes on by the clock.
 //!
 //! A window of such a partition is written as a provisional row once the clock has passed its end
-//! and the lateness, and becomes final after `idle_final`. Nothing here runs while reading is
+//! and the lateness, and becomes final after `idle_final`. A stream that is silent beyond its habit is
+//! told of by a provisional row of its own, once. Nothing here runs while reading is
 //! disturbed: a broken or slow fetch is not silence.
 //!
 //! A final row made here says so (`final_by = idle`). Its watermark rides in the commits, and what
@@ -11,7 +12,10 @@
 use std::time::Duration;
 
 use super::{Worker, lane::Running};
-use crate::event::{EventTime, NextOffset, TopicPartition};
+use crate::{
+    event::{EventTime, NextOffset, TopicPartition},
+    model::ScoredWindow,
+};
 
 /// A partition that gave nothing for less than this is busy: between two fetches every partition
 /// is read to its end.
@@ -110,6 +114,13 @@ impl Worker {
             return;
         };
         let watermark = time.saturating_add(-lateness_ms);
+        if running.silence_due(watermark) {
+            for scored in running.pipeline.score_silence(&mut self.shared, watermark) {
+                if running.is_news(&scored) {
+                    running.submit(scored, true, &mut submission!(self));
+                }
+            }
+        }
         let written = running.provisional_through;
         if !running
             .pipeline
@@ -125,6 +136,33 @@ impl Worker {
                 running.submit(scored, true, &mut submission!(self));
             }
         }
+    }
+}
+
+impl Running {
+    /// Notes that a record came: the next silence is another one.
+    pub(super) fn speaks_again(&mut self) {
+        self.silence_looked_at = None;
+        if !self.silences_told.is_empty() {
+            self.silences_told.clear();
+        }
+    }
+
+    /// Returns whether a window's length has passed since silence was last looked for.
+    fn silence_due(&mut self, watermark: EventTime) -> bool {
+        let due = self.silence_looked_at.is_none_or(|at| {
+            watermark.as_millis() - at.as_millis() >= self.pipeline.windower().length_ms()
+        });
+        if due {
+            self.silence_looked_at = Some(watermark);
+        }
+        due
+    }
+
+    /// Returns whether a silence has not been told of yet, and notes that it is.
+    fn is_news(&mut self, silent: &ScoredWindow) -> bool {
+        let (service, start) = (&silent.window.stream.service, silent.window.bounds.start);
+        self.silences_told.insert((service.clone(), start))
     }
 }
 

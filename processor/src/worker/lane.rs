@@ -2,7 +2,7 @@
 //! the one's steps to the other and to jobs for the sinks.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -88,6 +88,10 @@ pub(super) struct Running {
     pub(super) tally: Tally,
     /// Windows up to this start were written as provisional because the partition is idle.
     pub(super) provisional_through: Option<EventTime>,
+    /// Watermark up to which silence was looked for since the partition fell idle, and the silences told
+    /// of by the clock.
+    pub(super) silence_looked_at: Option<EventTime>,
+    pub(super) silences_told: HashSet<(Option<Arc<str>>, EventTime)>,
     /// The store could not be asked: rows are provisional and nothing is committed, until it
     /// answers and everything is read again.
     pub(super) cold: bool,
@@ -169,6 +173,8 @@ impl Running {
             idle_since: None,
             tally: Tally::default(),
             provisional_through: None,
+            silence_looked_at: None,
+            silences_told: HashSet::new(),
             cold,
             mark,
             held: None,

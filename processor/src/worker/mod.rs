@@ -450,6 +450,7 @@ impl RecordHandler for Worker {
         }
         running.idle_since = None;
         running.provisional_through = None;
+        running.speaks_again();
         running.tally.read += 1;
         let place = (partition.partition, record.offset);
         self.sinks

@@ -13,3 +13,4 @@ mod columns;
 mod made;
 mod mutes;
 mod scores;
+mod trailing;
