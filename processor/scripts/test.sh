@@ -65,4 +65,6 @@ start_services() {
 install_packages
 start_services
 cd "$PROJECT_DIR"
+# More tests at once than there are cores: those that take long wait for brokers, and do not compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
 cargo test --workspace --locked "$@"
