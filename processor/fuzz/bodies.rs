@@ -128,7 +128,11 @@ pub fn parquet(bytes: &[u8]) {
 fn read(file: LogFile) {
     let (mut events, mut rejects, mut last_line) = (0, 0, 0);
     let summary = file.read(&mut |record| {
-        assert!(record.line >= last_line, "{} after {last_line}", record.line);
+        assert!(
+            record.line >= last_line,
+            "{} after {last_line}",
+            record.line
+        );
         last_line = record.line;
         match record.row {
             FileRow::Event { event, .. } => {

@@ -6,7 +6,7 @@ use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
-    calibration::Kind,
+    calibration::{Evidence, Kind},
     explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
@@ -131,21 +131,11 @@ impl Detector {
             signals: &all,
             baseline,
         };
-        let mutes = self.mutes.at(&window.stream, window.bounds.start);
-        let muted = Aside::of(&mutes, &observed);
-        let rest = self.rest(&muted, &scene);
-        let told = silent.filter(|_| !muted.volume);
-        let mut verdict = self.judge(&rest, told, &scene);
-        verdict.muted = !muted.is_empty()
-            && !verdict.is_anomaly
-            && (silent.is_some() || self.rest(&Aside::default(), &scene).anomalous);
-        let mut explanation = self.explanation(&rest, told, &muted, &scene);
-        let held = mutes.iter().filter(|mute| mute.is_felt(&observed, &all));
-        explanation.reasons.extend(held.map(|mute| reason(mute)));
-        let ln_p_rest = self.ln_p_rest(&unseen, muted, &scene);
+        let judged = self.judge_unmuted(&unseen, silent, &scene);
+        let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if let Some(excess) = all.excess
             && verdict.is_anomaly
-            && rest.evidence[Kind::Drift as usize] >= SETTLE_NATS
+            && judged.evidence[Kind::Drift as usize] >= SETTLE_NATS
         {
             baseline.drift.settle(&observed, &excess);
         }
@@ -158,7 +148,7 @@ impl Detector {
                 unseen: &unseen,
                 start_ms,
                 anomalous: verdict.is_anomaly,
-                ln_p_rest,
+                ln_p_rest: judged.ln_p_rest,
                 ln_threshold: self.ln_threshold,
             });
             let adoptions = adopted.iter().map(|known| adoption(known, &pairs));
@@ -177,6 +167,30 @@ impl Detector {
             model_checksum: Arc::clone(self.bundle.checksum()),
             threshold: self.threshold,
             window,
+        }
+    }
+
+    /// Judges a window without what is muted in its stream, and says why.
+    fn judge_unmuted(&self, unseen: &Unseen, silent: Option<Silent>, scene: &Scene<'_>) -> Judged {
+        let window = scene.window;
+        let mutes = self.mutes.at(&window.stream, window.bounds.start);
+        let muted = Aside::of(&mutes, scene.observed);
+        let rest = self.rest(&muted, scene);
+        let told = silent.filter(|_| !muted.volume);
+        let mut verdict = self.judge(&rest, told, scene);
+        verdict.muted = !muted.is_empty()
+            && !verdict.is_anomaly
+            && (silent.is_some() || self.rest(&Aside::default(), scene).anomalous);
+        let mut explanation = self.explanation(&rest, told, &muted, scene);
+        let held = mutes
+            .iter()
+            .filter(|mute| mute.is_felt(scene.observed, scene.signals));
+        explanation.reasons.extend(held.map(|mute| reason(mute)));
+        Judged {
+            verdict,
+            explanation,
+            evidence: rest.evidence,
+            ln_p_rest: self.ln_p_rest(unseen, muted, scene),
         }
     }
 
@@ -317,6 +331,15 @@ struct Scene<'a> {
     /// All there is in it.
     signals: &'a Signals,
     baseline: &'a Baseline,
+}
+
+/// What is said of a window.
+struct Judged {
+    verdict: Verdict,
+    explanation: Explanation,
+    evidence: Evidence,
+    /// ln p of what there is besides templates that are new.
+    ln_p_rest: f64,
 }
 
 /// A silence that is an alarm.

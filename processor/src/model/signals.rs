@@ -164,7 +164,10 @@ pub(super) fn signals_without(
         (signals.raw.repetition, signals.repeated) = (most, in_all(repeated));
     }
     // Of drifts only the most remarkable is known.
-    if all.excess.is_some_and(|excess| left_out.binary_search(&excess.place).is_ok()) {
+    if all
+        .excess
+        .is_some_and(|excess| left_out.binary_search(&excess.place).is_ok())
+    {
         (signals.raw.drift, signals.excess) = (0.0, None);
     }
     signals
