@@ -89,7 +89,7 @@ fn a_heartbeat_that_stays_away_is_found_named_and_told_of_a_few_times() {
 #[test]
 fn a_heartbeat_that_the_stream_never_had_is_not_missed() {
     let scored = run(600, &mut |_, lines, _| {
-        lines.retain(|line| !is_heartbeat(line))
+        lines.retain(|line| !is_heartbeat(line));
     });
     assert!(alarms(&scored).len() <= 1, "{:?}", alarms(&scored));
 }
@@ -204,7 +204,7 @@ fn what_rides_in_the_row_is_small_and_restores_the_scores_exactly() {
     let mut detector = Detector::new(model(), 1.0, 1);
     let (mut kept, mut stored) = (Baseline::default(), "{}".to_owned());
     for number in 0..600 {
-        let mut lines = lines(&mut random, [3, 40, 200][number as usize / 200]);
+        let mut lines = lines(&mut random, [3, 40, 200][usize::try_from(number).unwrap() / 200]);
         if number % 50 < 45 {
             lines.extend(beats("auth-service"));
         }
