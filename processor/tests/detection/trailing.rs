@@ -204,7 +204,10 @@ fn what_rides_in_the_row_is_small_and_restores_the_scores_exactly() {
     let mut detector = Detector::new(model(), 1.0, 1);
     let (mut kept, mut stored) = (Baseline::default(), "{}".to_owned());
     for number in 0..600 {
-        let mut lines = lines(&mut random, [3, 40, 200][usize::try_from(number).unwrap() / 200]);
+        let mut lines = lines(
+            &mut random,
+            [3, 40, 200][usize::try_from(number).unwrap() / 200],
+        );
         if number % 50 < 45 {
             lines.extend(beats("auth-service"));
         }
