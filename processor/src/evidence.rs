@@ -30,8 +30,8 @@ use crate::{
     sink::store::{AlarmAction, RecoveredStream, Store, StoredAlarm, StoredScore},
 };
 
-/// What raised the alarms that a window's score explains.
-const KIND_WINDOW: &str = "window";
+/// What raised the alarms that a window's score explains: its lines, or that there were none.
+const PROVABLE: [&str; 2] = ["window", "silence"];
 
 /// The alarm is not proved; the report says why.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -162,7 +162,7 @@ fn missing(kept: &Kept) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if alarm.kind != KIND_WINDOW {
+    if !PROVABLE.contains(&alarm.kind.as_str()) {
         missing.push(format!(
             "it was raised as `{}`, not by the score of a whole window",
             alarm.kind

@@ -15,8 +15,5 @@ CREATE INDEX anomaly_results_labelled_idx
 CREATE INDEX log_templates_id_idx ON log_templates (id, first_seen);
 CREATE INDEX log_templates_service_idx ON log_templates (service, first_seen);
 
--- Alarms by week, and as marks on a timeline.
-CREATE INDEX alarms_raised_at_idx ON alarms (raised_at);
-
 -- Deploys as marks on a timeline; those of one service use the primary key.
 CREATE INDEX deploys_deployed_at_idx ON deploys (deployed_at);

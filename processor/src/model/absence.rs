@@ -350,6 +350,11 @@ pub(super) struct Missing {
 }
 
 impl Absences {
+    /// Returns about how many bytes the entities take beside the struct.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Entity>()
+    }
+
     /// Adds a window; returns the most remarkable absence.
     pub(super) fn observe(
         &mut self,

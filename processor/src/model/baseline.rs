@@ -66,7 +66,7 @@ impl Baseline {
 
     /// Returns about how many bytes the baseline takes.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.adoption.bytes()
+        size_of::<Self>() + self.adoption.bytes() + self.drift.bytes() + self.absences.bytes()
     }
 
     /// Returns the recent mean number of lines a window.

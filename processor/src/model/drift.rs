@@ -56,6 +56,12 @@ pub(super) struct Excess {
 }
 
 impl Drift {
+    /// Returns about how many bytes the sums take beside the struct.
+    pub(super) fn bytes(&self) -> usize {
+        self.services.capacity() * size_of::<(u32, Sums)>()
+            + self.pairs.capacity() * size_of::<PairSums>()
+    }
+
     /// Adds a window that covers `length_ms`; returns the most remarkable of its pairs. `clump` is
     /// how many lines come as one.
     pub(super) fn observe(
@@ -111,7 +117,7 @@ impl Drift {
         let keep = HORIZONS_MS.map(|horizon| (-(length_ms.max(0) as f64) / horizon).exp());
         let fade = |sums: &mut Sums| {
             for (sum, keep) in sums.iter_mut().zip(keep) {
-                *sum = short(*sum * keep);
+                *sum = faded(*sum, keep);
             }
         };
         let spoken = |sums: &Sums| sums[1] >= LINES_MIN;
@@ -121,7 +127,7 @@ impl Drift {
             fade(sums);
             // Only a level that was told of moves; see `settle`.
             if *level > 1.0 {
-                *level = short(1.0 + (*level - 1.0) * keep[1]);
+                *level = 1.0 + faded(*level - 1.0, keep[1]);
             }
             if *level < LEVEL_MIN {
                 *level = 1.0;
@@ -234,6 +240,17 @@ fn tail_nats(lines: f64, expected: f64, spread: f64) -> f64 {
 /// A number that keeps what matters and is short in JSON.
 pub(super) fn short(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
+}
+
+/// Returns a sum that fades by `keep`, rounded as [`short`] does; it reaches 0, where rounding alone
+/// would hold it up on the way.
+fn faded(sum: f64, keep: f64) -> f64 {
+    let next = short(sum * keep);
+    if next < sum {
+        next
+    } else {
+        short(sum - 0.001).max(0.0)
+    }
 }
 
 /// As [`short`], for what fades by a few ten-thousandths.

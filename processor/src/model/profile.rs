@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    absence::{Regular, Watch},
+    absence::{REGULARS_MAX, Regular, Watch},
     bundle::{BundleDefect, is_usable},
     clusters::Clusters,
     sway::UNKNOWN,
@@ -269,7 +269,8 @@ impl Profile {
                     .template
                     .is_none_or(|template| (template as usize) < self.templates.len())
         };
-        if !self.pairs.iter().all(inside) || !self.regulars.iter().all(watched) {
+        let too_many = self.regulars.len() > REGULARS_MAX;
+        if too_many || !self.pairs.iter().all(inside) || !self.regulars.iter().all(watched) {
             return Err(BundleDefect::Dimensions("profile"));
         }
         let own = [

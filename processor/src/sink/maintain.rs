@@ -38,7 +38,13 @@ const RULES: [Rule; 7] = [
     rule("window_features", "window_start < $1", RESULTS_DAYS, true),
     rule("log_events", "\"timestamp\" < $1", LINES_DAYS, true),
     rule("log_templates", "last_seen < $1", RESULTS_DAYS, false),
-    rule("alarms", "window_start < $1", RESULTS_DAYS, false),
+    // What people said of an alarm is for later trainings, and for the precision by week.
+    rule(
+        "alarms",
+        "window_start < $1 AND feedback IS NULL",
+        RESULTS_DAYS,
+        false,
+    ),
     rule(
         "alarm_actions",
         "at < $1 AND NOT EXISTS (SELECT FROM alarms WHERE alarms.alarm_id = alarm_actions.alarm_id)",

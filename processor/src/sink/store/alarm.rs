@@ -17,6 +17,7 @@ pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
         let samples: Vec<_> = window.content.samples.iter().map(|it| &**it).collect();
         AlarmRow {
             alarm_id: without_nul(&alarm_id(scored)),
+            kind: scored.alarm_kind().as_str(),
             threshold: scored.threshold,
             samples: Json::of(&samples),
             max_event_time_before: window.max_event_time_before.map(EventTime::to_datetime),

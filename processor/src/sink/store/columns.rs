@@ -127,6 +127,7 @@ table! {
     /// Rows of `alarms` turned sideways.
     AlarmColumns {
         alarm_id: String => "text",
+        kind: &'static str => "text",
         threshold: f64 => "float8",
         samples: Json => "jsonb",
         max_event_time_before: Option<DateTime<Utc>> => "timestamptz",
