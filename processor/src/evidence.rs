@@ -25,6 +25,7 @@ use crate::{
     config::Config,
     model::{Bundle, Detector, Mutes, ScoredWindow},
     pipeline::Shared,
+    redact::Redactor,
     rescore::{Provenance, Rescoring},
     run,
     sink::store::{AlarmAction, RecoveredStream, Store, StoredAlarm, StoredScore},
@@ -116,7 +117,8 @@ fn prove(config: &Config, args: &EvidenceArgs, kept: Kept) -> anyhow::Result<Evi
     let mut scored = None;
     match model {
         Some(model) => {
-            let mut shared = judges(&alarm, model, mutes)?;
+            let redactor = Arc::new(Redactor::new(&config.redaction)?);
+            let mut shared = judges(&alarm, model, mutes, redactor)?;
             let mut again = Rescoring::new(provenance(&alarm, state), &mut shared);
             records.read(&config.kafka, &mut |record| again.record(record))?;
             scored = again.finish();
@@ -172,9 +174,14 @@ fn missing(kept: &Kept) -> Vec<String> {
 }
 
 /// Returns the scorer as it was, with the mutes there are: they hold by event time.
-fn judges(alarm: &StoredAlarm, model: Bundle, mutes: Mutes) -> anyhow::Result<Shared> {
+fn judges(
+    alarm: &StoredAlarm,
+    model: Bundle,
+    mutes: Mutes,
+    redactor: Arc<Redactor>,
+) -> anyhow::Result<Shared> {
     let detector = Detector::with_threshold(Arc::new(model), alarm.threshold);
-    let mut shared = Shared::new(detector)?;
+    let mut shared = Shared::redacting(detector, redactor)?;
     shared.set_mutes(Arc::new(mutes));
     Ok(shared)
 }

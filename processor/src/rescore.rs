@@ -158,7 +158,8 @@ impl<'a> Rescoring<'a> {
             time: event.time,
             level: event.level,
             service: event.service.into_owned(),
-            message: event.message.into_owned(),
+            // Whoever asks for the line gets it as every sink would have it.
+            message: self.shared.redactor().text(&event.message).into_owned(),
         })
     }
 }
