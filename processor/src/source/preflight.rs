@@ -182,6 +182,10 @@ fn refused(client: &Client, config: &KafkaConfig) -> Option<SourceError> {
 const CLOSED_AT_ONCE: &str = "it closes the connection at the first request; is \
                               `security.protocol` right for this port?";
 
+/// What a broker does that expects no TLS; librdkafka words it by the moment it notices.
+const NO_TLS: &str = "it breaks off the TLS handshake; a PLAINTEXT listener? Is `security.protocol` \
+                      right for this port?";
+
 /// Keeps the last error: its code and its text in one line.
 #[derive(Default)]
 pub(super) struct LastError(Mutex<Option<(RDKafkaErrorCode, String)>>);
@@ -226,7 +230,10 @@ impl ClientContext for LastError {
             && error != at_end
             && let Some(code) = error.rdkafka_error_code()
         {
-            self.keep(code, reason);
+            let no_tls = code == RDKafkaErrorCode::BrokerTransportFailure
+                && reason.contains("in state SSL_HANDSHAKE")
+                && !reason.contains("SSL alert");
+            self.keep(code, if no_tls { NO_TLS } else { reason });
         }
     }
 }
