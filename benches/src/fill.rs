@@ -1,0 +1,95 @@
+//! Fills a topic from a file, every record acknowledged.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+
+use crate::{events, topic};
+
+/// How a topic is filled.
+#[derive(Clone, Debug)]
+pub(crate) struct Filling<'a> {
+    pub(crate) brokers: &'a str,
+    pub(crate) topic: &'a str,
+    pub(crate) partitions: i32,
+    /// `none`, `gzip`, `snappy`, `lz4` or `zstd`.
+    pub(crate) codec: &'a str,
+}
+
+/// A producer for bulk: idempotent, large batches.
+pub(crate) fn producer(brokers: &str, codec: &str, linger_ms: u32) -> Result<BaseProducer> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .set("compression.codec", codec)
+        .set("linger.ms", linger_ms.to_string())
+        .set("batch.size", "262144")
+        .set("queue.buffering.max.messages", "500000");
+    config.create().context("cannot create a Kafka producer")
+}
+
+/// Sends one record; waits while the client's queue is full.
+pub(crate) fn send(
+    producer: &BaseProducer,
+    topic: &str,
+    partition: i32,
+    payload: &[u8],
+) -> Result<()> {
+    loop {
+        let record = BaseRecord::<[u8], [u8]>::to(topic)
+            .partition(partition)
+            .key(service(payload))
+            .payload(payload);
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                producer.poll(Duration::from_millis(20));
+            }
+            Err((error, _)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until everything sent is acknowledged.
+pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
+    producer.flush(Duration::from_secs(120))?;
+    if producer.in_flight_count() > 0 {
+        bail!("{} records were not acknowledged", producer.in_flight_count());
+    }
+    Ok(())
+}
+
+/// Creates the topic and sends it every line of `file`, one partition after the other; returns how
+/// many.
+pub(crate) fn fill(filling: &Filling<'_>, file: &Path) -> Result<u64> {
+    topic::create(filling.brokers, filling.topic, filling.partitions)?;
+    let producer = producer(filling.brokers, filling.codec, 50)?;
+    let mut sent: u64 = 0;
+    events::for_each_line(file, |line| {
+        // Runs of records to one partition fill its batches.
+        let partition = (sent / 64) % u64::from(filling.partitions.unsigned_abs().max(1));
+        send(&producer, filling.topic, i32::try_from(partition)?, line)?;
+        sent += 1;
+        if sent % 1_024 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+        Ok(())
+    })?;
+    flush(&producer)?;
+    Ok(sent)
+}
+
+/// Returns the service of one of our lines: the key by which peers count.
+fn service(line: &[u8]) -> &[u8] {
+    const OPEN: &[u8] = b"\"service\":\"";
+    let found = line.windows(OPEN.len()).position(|at| at == OPEN);
+    let rest = found.map_or(&[][..], |at| &line[at + OPEN.len()..]);
+    let end = rest.iter().position(|byte| *byte == b'"');
+    &rest[..end.unwrap_or(0)]
+}

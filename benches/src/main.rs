@@ -1,0 +1,50 @@
+//! `logguard-bench`: how fast the processor is beside what the broker can deliver, in one run on one
+//! machine.
+//!
+//! ```text
+//! events ─► file ─► topic ─┬─► consume --parse nothing   (a) bytes counted
+//!             │            ├─► consume --parse value     (b) and serde_json
+//!             │            ├─► logguard run              (c) the whole job
+//!             │            └─► Kafka Streams             a peer that only counts
+//!             └─► logguard replay                        (d) from the file
+//! ```
+//!
+//! Every measured program is a process of its own: its CPU time and its peak memory are read from
+//! `/proc`. Nothing here is part of the product.
+
+mod consume;
+mod drain;
+mod events;
+mod fill;
+mod peer;
+mod processor;
+mod report;
+mod topic;
+mod usage;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures LogGuard. Build with `cargo build --release` first; figures of debug builds mean nothing.
+#[derive(Debug, Parser)]
+#[command(name = "logguard-bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drain filled topics with a bare consumer, a parsing one, LogGuard, and a peer; replay a file.
+    Drain(drain::DrainArgs),
+    /// Drain one topic and print what it took (used by `drain`).
+    #[command(hide = true)]
+    Consume(consume::ConsumeArgs),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Drain(args) => drain::drain(&args),
+        Command::Consume(args) => consume::consume(&args),
+    }
+}
