@@ -238,7 +238,7 @@ impl Profile {
         let texts = self.templates.iter().map(|t| self.text_fact(&t.text));
         self.index = Index {
             texts: texts.collect(),
-            watch: Watch::new(&self.regulars, |t| self.templates[t as usize].hash),
+            watch: Watch::new(&self.regulars, |regular| self.muted_by(regular).0),
             templates: self.templates.iter().map(|t| t.hash).zip(0..).collect(),
             services: self
                 .services
@@ -303,8 +303,8 @@ impl Profile {
             .chain(services)
             .chain(pairs)
             .chain(regulars);
-        // Without a prior a service that never wrote anything would divide by nothing.
-        if !numbers.all(|value| is_usable(value) && value >= 0.0) || self.service_prior <= 0.0 {
+        // With less of a prior a share could come near 0, and what is divided by it near infinity.
+        if !numbers.all(|value| is_usable(value) && value >= 0.0) || self.service_prior < 1.0 {
             return Err(BundleDefect::NotFinite("profile"));
         }
         Ok(())
@@ -369,6 +369,18 @@ impl Profile {
             clumping: known.map_or(0.0, |t| t.clumping),
             adopted: false,
         }
+    }
+
+    /// Returns by what the absence of an entity is muted: its template, or a text for all that its
+    /// service writes.
+    pub(super) fn muted_by(&self, regular: &Regular) -> (u64, Arc<str>) {
+        if let Some(template) = regular.template {
+            let template = &self.templates[template as usize];
+            return (template.hash, Arc::clone(&template.text));
+        }
+        let name = &self.services[regular.service as usize].name;
+        let every = Template::new(&format!("every line of {name}"));
+        (every.hash, every.text.into())
     }
 
     /// Returns what is worth missing.

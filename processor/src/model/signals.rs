@@ -84,20 +84,18 @@ pub(super) fn signals(
         if !cold {
             (signals.raw.repetition, signals.repeated) = repetition(observed, clump);
             signals.raw.volume = baseline.volume(lines, profile.level_variation);
-            signals.excess = trailing.excess;
-            signals.raw.drift = trailing.drift(observed.pairs.len());
-            signals.missing = trailing.missing;
-            signals.raw.absence = trailing.absence();
+            trailing.tell(&mut signals, observed.pairs.len(), |_| true, |_| true);
         }
     }
     signals
 }
 
-/// What the stream's trailing sums and absences say of a window, which they hold already.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the stream's trailing sums and absences say of a window, which they hold already; most
+/// remarkable first.
+#[derive(Clone, Debug, Default)]
 pub(super) struct TrailingFindings {
-    pub(super) excess: Option<Excess>,
-    pub(super) missing: Option<Missing>,
+    excesses: Vec<Excess>,
+    missing: Vec<Missing>,
 }
 
 impl TrailingFindings {
@@ -110,26 +108,34 @@ impl TrailingFindings {
     ) -> Self {
         let clump = baseline.clump();
         Self {
-            excess: baseline.drift.observe(observed, length_ms, clump),
+            excesses: baseline.drift.observe(observed, length_ms, clump),
             missing: baseline.absences.observe(profile.watch(), observed, clump),
         }
     }
 
-    /// Over two horizons each.
-    fn drift(&self, pairs: usize) -> f64 {
-        self.excess
-            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs))
-    }
-
-    fn absence(&self) -> f64 {
-        self.missing
-            .map_or(0.0, |missing| any_of(missing.nats, missing.watched))
+    /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. The
+    /// sums of a pair go over two horizons.
+    pub(super) fn tell(
+        &self,
+        signals: &mut Signals,
+        pairs: usize,
+        counts: impl Fn(&Excess) -> bool,
+        is_missed: impl Fn(&Missing) -> bool,
+    ) {
+        signals.excess = self.excesses.iter().copied().find(counts);
+        signals.raw.drift = signals
+            .excess
+            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs));
+        signals.missing = self.missing.iter().copied().find(is_missed);
+        signals.raw.absence = signals
+            .missing
+            .map_or(0.0, |missing| any_of(missing.nats, missing.watched));
     }
 }
 
 /// Returns the signals of a window as if the pairs at `left_out` had not come, which are in order.
-/// The volume stays: a flood of new lines is a signal besides their being new. Places are those of
-/// `observed`.
+/// The volume stays: a flood of new lines is a signal besides their being new; so do the trailing
+/// signals, which [`TrailingFindings::tell`] of. Places are those of `observed`.
 pub(super) fn signals_without(
     left_out: &[usize],
     levels: impl Fn(usize) -> Level,
@@ -162,13 +168,6 @@ pub(super) fn signals_without(
     if !baseline.is_cold() {
         let (most, repeated) = repetition(&rest, clump);
         (signals.raw.repetition, signals.repeated) = (most, in_all(repeated));
-    }
-    // Of drifts only the most remarkable is known.
-    if all
-        .excess
-        .is_some_and(|excess| left_out.binary_search(&excess.place).is_ok())
-    {
-        (signals.raw.drift, signals.excess) = (0.0, None);
     }
     signals
 }
