@@ -10,12 +10,14 @@
 //! threshold by them is marked as such. No clock, no I/O.
 
 mod budget;
+mod hours;
 mod ranking;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use budget::Budget;
+pub use hours::{HourOfDay, by_hour_of_day, worst_hour};
 pub use ranking::BestThreshold;
 pub use report::{Report, TypeRecall};
 
@@ -220,7 +222,16 @@ impl Evaluation {
                 .map(|budget| Budget::new(budget, days, false_alarms)),
             anomaly_types: self.type_recalls(),
             best_f1_using_labels: ranking.as_ref().and_then(Ranking::best_f1),
+            false_alarms_by_hour: self.hours().map(|hour| hour.false_alarms),
         }
+    }
+
+    /// Counts the windows that are not anomalous, and those of them that alarmed, per hour of the day.
+    #[must_use]
+    pub fn hours(&self) -> [HourOfDay; 24] {
+        let normal = self.windows.iter();
+        let normal = normal.filter(|window| window.truth != Truth::Anomalous);
+        by_hour_of_day(normal.map(|window| (window.start, window.alarmed)))
     }
 
     fn confusion(&self) -> Confusion {

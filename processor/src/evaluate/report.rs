@@ -70,6 +70,8 @@ pub struct Report {
     pub anomaly_types: Vec<TypeRecall>,
     /// The best that the ranking could give with a threshold chosen by the labels.
     pub best_f1_using_labels: Option<BestThreshold>,
+    /// Alarms outside the truth per hour of the day, UTC.
+    pub false_alarms_by_hour: [u64; 24],
 }
 
 /// How many windows of one kind of anomaly alarmed.
