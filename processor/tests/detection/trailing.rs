@@ -111,7 +111,7 @@ fn what_stays_away_is_muted_by_its_own_pattern_and_by_no_other() {
             lines.retain(|line| !is_heartbeat(line));
         }
         if number >= 400 {
-            lines.retain(|line| line.1 != "order-service");
+            lines.retain(|line| line.1 != "auth-service");
         }
     };
     let volume = run_muted(&[mute(&Pattern::Volume, 1_000)], 450, &mut |n, l, r| {
