@@ -116,7 +116,8 @@ impl Detector {
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
-        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
+        let time = (start_ms, length_ms);
+        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, time);
         let all = signals(
             (&content.profile, &content.density),
             &observed,
@@ -135,16 +136,8 @@ impl Detector {
             baseline,
         };
         let judged = self.judge_unmuted(&unseen, silent, &scene);
+        judged.note_told(&all, &observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
-        if judged.silent {
-            baseline.silence.tell();
-        }
-        if let Some(excess) = all.excess
-            && verdict.is_anomaly
-            && judged.evidence[Kind::Drift as usize] >= SETTLE_NATS
-        {
-            baseline.drift.settle(&observed, &excess);
-        }
         if window.gap {
             baseline.adoption.gap();
         } else {
@@ -161,6 +154,8 @@ impl Detector {
             explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
+                time,
+                hour: trailing.hour,
                 clump: all.clump,
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
@@ -290,7 +285,7 @@ impl Detector {
             signals.raw.critical = 0.0;
         }
         if aside.volume {
-            signals.raw.volume = 0.0;
+            (signals.raw.volume, signals.odd_hour) = (0.0, None);
         }
         signals
     }
@@ -356,6 +351,21 @@ struct Judged {
     silent: bool,
     /// ln p of what there is besides templates that are new.
     ln_p_rest: f64,
+}
+
+impl Judged {
+    /// Lets the baseline know what an alarm told of: more of the same is no news.
+    fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
+        if self.silent {
+            baseline.silence.tell();
+        }
+        if let Some(excess) = all.excess
+            && self.verdict.is_anomaly
+            && self.evidence[Kind::Drift as usize] >= SETTLE_NATS
+        {
+            baseline.drift.settle(observed, &excess);
+        }
+    }
 }
 
 /// A silence that is an alarm.

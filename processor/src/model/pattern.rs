@@ -42,7 +42,8 @@ pub(super) fn pattern(
         if !rest.anomalous {
             return needed(parts, |parts| !without(parts).anomalous);
         }
-        let Some(part) = strongest(&rest, pairs, profile).filter(|part| !parts.contains(part)) else {
+        let Some(part) = strongest(&rest, pairs, profile).filter(|part| !parts.contains(part))
+        else {
             break;
         };
         parts.push(part);

@@ -9,6 +9,7 @@ use super::{
     absence::{REGULARS_MAX, Regular, Watch},
     bundle::{BundleDefect, is_usable},
     clusters::Clusters,
+    rhythm::Rhythm,
     sway::UNKNOWN,
     tally::{PairKeys, Tally},
     text::{TextModel, TextVector},
@@ -95,8 +96,10 @@ pub(super) struct Profile {
     /// How much critical lines clump within windows, in [0, 1].
     pub(super) critical_clumping: f64,
     /// How much the number of lines of 10 minutes varies about that of the hour before, squared
-    /// and relative, beyond what chance brings.
+    /// and relative, beyond what chance and the rhythm of the day bring.
     pub(super) level_variation: f64,
+    /// Known from two days on.
+    pub(super) rhythm: Option<Rhythm>,
     pub(super) templates: Vec<KnownTemplate>,
     pub(super) services: Vec<KnownService>,
     pairs: Vec<KnownPair>,
@@ -150,6 +153,7 @@ impl Profile {
         let text = TextModel::fit(&documents);
         #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
         let lines = (tally.lines as f64).max(1.0);
+        let rhythm = tally.rhythm();
         let mut profile = Self {
             lines: tally.lines,
             windows: tally.windows,
@@ -157,7 +161,8 @@ impl Profile {
             service_prior: SERVICE_PRIORS[0],
             critical_share: tally.critical() / lines,
             critical_clumping: tally.critical_clumping(),
-            level_variation: tally.level_variation(),
+            level_variation: tally.level_variation(rhythm.as_ref()),
+            rhythm,
             pairs: known_pairs(tally, &names.pairs),
             regulars: Vec::new(),
             services: Vec::new(),
@@ -259,6 +264,7 @@ impl Profile {
     pub(super) fn check(&self) -> Result<(), BundleDefect> {
         self.text.check()?;
         self.clusters.check()?;
+        self.rhythm.as_ref().map_or(Ok(()), Rhythm::check)?;
         let inside = |pair: &KnownPair| {
             (pair.service as usize) < self.services.len()
                 && (pair.template as usize) < self.templates.len()

@@ -2,8 +2,13 @@
 //! worth as p-values is the calibration's to say.
 
 use super::{
-    absence::Missing, baseline::Baseline, counts::CountModel, density::Density, drift::Excess,
+    absence::Missing,
+    baseline::Baseline,
+    counts::CountModel,
+    density::Density,
+    drift::Excess,
     profile::Profile,
+    rhythm::{Hour, OddHour},
 };
 use crate::{
     event::Level,
@@ -47,6 +52,8 @@ pub(super) struct Signals {
     pub(super) excess: Option<Excess>,
     /// What is absent.
     pub(super) missing: Option<Missing>,
+    /// The level that is not the one of this hour, where that says most of the volume.
+    pub(super) odd_hour: Option<OddHour>,
     /// Label of the nearest core point, -1 beyond eps.
     pub(super) cluster_label: i32,
     /// Squared deviations of the template counts, observed and expected.
@@ -83,7 +90,11 @@ pub(super) fn signals(
         }
         if !cold {
             (signals.raw.repetition, signals.repeated) = repetition(observed, clump);
-            signals.raw.volume = baseline.volume(lines, profile.level_variation);
+            let hour = trailing.hour.as_ref();
+            signals.raw.volume = baseline.volume(lines, profile.level_variation, hour);
+            let odd = trailing.odd_hour;
+            signals.odd_hour = odd.filter(|odd| odd.nats > signals.raw.volume);
+            signals.raw.volume = odd.map_or(0.0, |odd| odd.nats).max(signals.raw.volume);
             trailing.tell(&mut signals, observed.pairs.len(), |_| true, |_| true);
         }
     }
@@ -96,18 +107,24 @@ pub(super) fn signals(
 pub(super) struct TrailingFindings {
     excesses: Vec<Excess>,
     missing: Vec<Missing>,
+    /// What is usual at this hour, and what is not.
+    pub(super) hour: Option<Hour>,
+    odd_hour: Option<OddHour>,
 }
 
 impl TrailingFindings {
-    /// Moves the sums of a stream on by a window of `length_ms`.
+    /// Moves the sums of a stream on by a window that starts at `start_ms`.
     pub(super) fn observe(
         baseline: &mut Baseline,
         profile: &Profile,
         observed: &Observed,
-        length_ms: i64,
+        (start_ms, length_ms): (i64, i64),
     ) -> Self {
         let clump = baseline.clump();
+        let hour = baseline.hour(profile.rhythm.as_ref(), start_ms);
         Self {
+            odd_hour: baseline.odd_hour(hour.as_ref(), f64::from(observed.lines())),
+            hour,
             excesses: baseline.drift.observe(observed, length_ms, clump),
             missing: baseline.absences.observe(profile.watch(), observed, clump),
         }
