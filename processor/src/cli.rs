@@ -61,17 +61,17 @@ Examples:
     #[command(after_help = "\
 Examples:
   logguard migrate --database-url postgres://logguard@localhost/logguard
-  logguard migrate --retention off        # keep old data (TimescaleDB)
+  logguard migrate --retention off        # keep old data
   logguard migrate --roles                # then: CREATE ROLE grafana LOGIN IN ROLE logguard_reader")]
     Migrate(MigrateArgs),
     /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
     #[command(after_help = "\
-Results, features, templates and alarms are kept 30 days, raw lines 7.
+Results, features, templates and alarms are kept 30 days, raw lines 7, unless retention is off
+(`logguard migrate --retention off`).
 
 Examples:
   logguard maintain --database-url postgres://logguard@localhost/logguard
-  logguard maintain --dry-run             # only count what would be dropped
-  logguard maintain --retention off       # only refresh summaries")]
+  logguard maintain --dry-run             # only count what would be dropped")]
     Maintain(MaintainArgs),
     /// Record that a version of a service was rolled out, to see what changed since.
     #[command(after_help = "\
@@ -317,7 +317,8 @@ pub struct MigrateArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Whether old rows are dropped (TimescaleDB): `off` keeps everything.
+    /// Whether old rows are dropped, by TimescaleDB or by `maintain`: `off` keeps everything. Without
+    /// it the database stays as it is; a new one drops.
     #[arg(long, value_name = "ON|OFF")]
     pub retention: Option<OnOff>,
     /// Make the roles `logguard_reader` (reads everything) and `logguard_writer` (what `run` needs),
@@ -332,9 +333,6 @@ pub struct MaintainArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Whether old rows are dropped: `off` keeps everything.
-    #[arg(long, value_name = "ON|OFF")]
-    pub retention: Option<OnOff>,
     /// Only count what would be dropped.
     #[arg(long)]
     pub dry_run: bool,
