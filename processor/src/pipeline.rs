@@ -12,7 +12,7 @@
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
+    decode::{self, FUTURE_MS_MAX, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
@@ -32,9 +32,6 @@ const BASELINES_SPARE: usize = 64;
 /// Empty windows after which the clock stops asking whether a stream is silent: an hour at 30 s. One
 /// that pauses for longer is told of when it writes again.
 const SILENT_WINDOWS_MAX: u32 = 120;
-/// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
-/// must not close everyone's windows.
-pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
 
 /// What a record brought about, in order. Most records bring about nothing.
 #[derive(Clone, Debug)]

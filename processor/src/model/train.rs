@@ -12,6 +12,7 @@ use super::{
     history::{History, PairLines, TrainingWindow},
     profile::{Names, Profile, cut},
     tally::{Tally, critical_lines},
+    youth::Caution,
 };
 use crate::{
     decode::{MaskError, MaskRule, Masker},
@@ -80,6 +81,7 @@ pub struct Trainer {
     span: Option<(EventTime, EventTime)>,
     untracked_lines: u64,
     windows_with_lines: usize,
+    first_start: bool,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +112,15 @@ impl Trainer {
             span: None,
             untracked_lines: 0,
             windows_with_lines: 0,
+            first_start: false,
         })
+    }
+
+    /// Makes a model for a first start: caution is due if it turns out to rest on less than a day.
+    #[must_use]
+    pub fn for_first_start(mut self) -> Self {
+        self.first_start = true;
+        self
     }
 
     /// Learns from a window. Windows come in time order; rows that stand for a gap are skipped.
@@ -178,6 +188,8 @@ impl Trainer {
             density: Density::fit(&rows),
             usual: usual(&rows),
             profile,
+            young: self.first_start
+                && Caution::of(calibration.windows, self.window_length_ms, 0.0).is_some(),
             calibration,
         };
         Ok(Bundle::seal(content)?)

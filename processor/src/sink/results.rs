@@ -110,6 +110,10 @@ pub struct ResultMessage<'a> {
     pub features: Features<'a>,
     /// What its alarm is called, null when it is no anomaly.
     pub alarm_id: Option<String>,
+    /// The model is young, and the stream has not seen its first day with it yet.
+    pub learning: bool,
+    /// It is no anomaly because the model is young and its alarms of the day were spent.
+    pub capped: bool,
 }
 
 /// Feature values that serialise as an object, in column order.
@@ -166,6 +170,8 @@ pub fn result_message(scored: &ScoredWindow, stale: bool) -> ResultMessage<'_> {
         explanation: &scored.explanation,
         features: Features(&scored.features.values),
         alarm_id: verdict.is_anomaly.then(|| alarm_id(scored)),
+        learning: verdict.learning,
+        capped: verdict.capped,
     }
 }
 

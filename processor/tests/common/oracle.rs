@@ -427,9 +427,13 @@ fn alarm_facts(said: &Said) -> String {
     let number = |field: &str| said.message[field].as_f64().unwrap();
     let (window, stream) = (window_field(said), said.str("stream"));
     let alarm = said.str("alarm_id");
+    let learning = match said.message["learning"] == true {
+        true => " | Learning: yes",
+        false => "",
+    };
     format!(
         "Score: {:.3} | {window} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | Stream: {stream} \
-         | Alarm: {alarm}",
+         | Alarm: {alarm}{learning}",
         number("anomaly_score"),
         number("log_count"),
         number("error_count"),
