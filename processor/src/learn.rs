@@ -16,7 +16,10 @@ mod progress;
 mod suspicion;
 mod teach;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use fail::fail_point;
@@ -59,7 +62,7 @@ pub(crate) struct FirstStart<'a> {
 /// How learning under a lease ended.
 enum Learnt {
     /// The model is ours and everybody's.
-    Published(Bundle),
+    Published(Arc<Bundle>),
     /// Somebody else has taken over.
     Lost,
     /// A stop was asked for.
@@ -73,8 +76,8 @@ impl FirstStart<'_> {
     /// As [`Self::model`].
     pub(crate) async fn model_or_own(
         &self,
-        own: Result<Bundle, BundleError>,
-    ) -> anyhow::Result<Option<Bundle>> {
+        own: Result<Arc<Bundle>, BundleError>,
+    ) -> anyhow::Result<Option<Arc<Bundle>>> {
         let model = match own {
             Ok(bundle) => Some(bundle),
             Err(missing) => self.model(missing).await?,
@@ -91,7 +94,7 @@ impl FirstStart<'_> {
     ///
     /// # Errors
     /// There is no model, and none is to be learnt; or none can be.
-    async fn model(&self, missing: BundleError) -> anyhow::Result<Option<Bundle>> {
+    async fn model(&self, missing: BundleError) -> anyhow::Result<Option<Arc<Bundle>>> {
         let bundle = match (self.store, self.config.model.learn) {
             (_, None) => return Err(missing.into()),
             (None, Some(asked)) => self.learn_alone(asked).await?,
@@ -100,12 +103,12 @@ impl FirstStart<'_> {
         Ok(bundle)
     }
 
-    async fn active(&self, store: &Store) -> anyhow::Result<Option<Bundle>> {
+    async fn active(&self, store: &Store) -> anyhow::Result<Option<Arc<Bundle>>> {
         active_model(self.config, store).await
     }
 
     /// Learns without a store: for itself, and for its model directory.
-    async fn learn_alone(&self, asked: Duration) -> anyhow::Result<Option<Bundle>> {
+    async fn learn_alone(&self, asked: Duration) -> anyhow::Result<Option<Arc<Bundle>>> {
         let dir = &self.config.model.dir;
         tracing::warn!(
             dir = %dir.display(),
@@ -130,7 +133,7 @@ impl FirstStart<'_> {
         &self,
         store: &Store,
         asked: Duration,
-    ) -> anyhow::Result<Option<Bundle>> {
+    ) -> anyhow::Result<Option<Arc<Bundle>>> {
         tracing::info!(
             topic = self.config.kafka.input_topic,
             "no model: one replica learns it, the others wait outside the group"
@@ -216,7 +219,7 @@ impl FirstStart<'_> {
         let bundle = teaching
             .await
             .map_err(|_| anyhow!("learning panicked; see the log"))??;
-        let Some(bundle) = bundle else {
+        let Some(bundle) = bundle.map(Arc::new) else {
             return Ok(Learnt::Stopped);
         };
         fail_point!("learning.learnt");
@@ -280,7 +283,7 @@ impl FirstStart<'_> {
     async fn publish(
         &self,
         (store, lease): (&Store, &Lease),
-        bundle: Bundle,
+        bundle: Arc<Bundle>,
     ) -> anyhow::Result<Learnt> {
         let active_from = bundle.summary().from;
         while !self.shutdown.requested() {
@@ -335,7 +338,10 @@ impl FirstStart<'_> {
 ///
 /// # Errors
 /// The store cannot be asked, has lost the model, or it was made for windows of another length.
-pub(crate) async fn active_model(config: &Config, store: &Store) -> anyhow::Result<Option<Bundle>> {
+pub(crate) async fn active_model(
+    config: &Config,
+    store: &Store,
+) -> anyhow::Result<Option<Arc<Bundle>>> {
     let Some(active) = store.active_model(&config.kafka.input_topic).await? else {
         return Ok(None);
     };
@@ -351,7 +357,7 @@ pub(crate) async fn active_model(config: &Config, store: &Store) -> anyhow::Resu
         learnt_by = active.activated_by,
         "running the active model of the store"
     );
-    Ok(Some(bundle))
+    Ok(Some(Arc::new(bundle)))
 }
 
 /// Refuses an active model made for windows of another length.
@@ -372,7 +378,7 @@ fn check_window(config: &Config, bundle: &Bundle) -> Result<(), ConfigError> {
 /// What came of one look at the store.
 enum Turn {
     /// There is a model.
-    Model(Bundle),
+    Model(Arc<Bundle>),
     /// Somebody else learns it.
     Waiting { holder: String, progress: String },
     /// Neither; look again.

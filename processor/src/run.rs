@@ -78,7 +78,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// There is one that cannot be used.
-fn own_model(config: &Config) -> anyhow::Result<Result<Bundle, BundleError>> {
+fn own_model(config: &Config) -> anyhow::Result<Result<Arc<Bundle>, BundleError>> {
     match Bundle::load(&config.model.dir) {
         Ok(bundle) => {
             replay::check_window(config, &bundle)?;
@@ -86,7 +86,7 @@ fn own_model(config: &Config) -> anyhow::Result<Result<Bundle, BundleError>> {
                 let dir = config.model.dir.display();
                 tracing::info!(%dir, "there is a model: --learn has nothing to do");
             }
-            Ok(Ok(bundle))
+            Ok(Ok(Arc::new(bundle)))
         }
         Err(BundleError::Read { path, source }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(Err(BundleError::Read { path, source }))
@@ -100,7 +100,7 @@ fn own_model(config: &Config) -> anyhow::Result<Result<Bundle, BundleError>> {
 ///
 /// # Errors
 /// There is none.
-async fn active_or(config: &Config, missing: BundleError) -> anyhow::Result<Bundle> {
+async fn active_or(config: &Config, missing: BundleError) -> anyhow::Result<Arc<Bundle>> {
     let Some(store) = Store::configured(&config.store, &config.kafka.consumer_group)? else {
         return Err(missing.into());
     };
@@ -130,7 +130,7 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
 
 async fn run_parts(
     config: &Config,
-    own: Result<Bundle, BundleError>,
+    own: Result<Arc<Bundle>, BundleError>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let own = match own {
@@ -167,7 +167,6 @@ async fn run_parts(
         tracing::info!("stopped before there was a model");
         return Ok(());
     };
-    let bundle = Arc::new(bundle);
     if let Some(store) = store.clone() {
         tokio::spawn(register_model(store, Arc::clone(&bundle)));
     }

@@ -73,7 +73,8 @@ impl Topic {
         let brokers = kafka_brokers()?;
         let dir = tempfile::tempdir().unwrap();
         let unique = dir.path().file_name().unwrap().to_string_lossy();
-        let name = format!("learn-{kind}-{}-{}", std::process::id(), &unique[1..]);
+        let unique = unique.trim_start_matches('.');
+        let name = format!("learn-{kind}-{}-{unique}", std::process::id());
         broker::create_topic(&brokers, &name, partitions).await;
         Some(Self { brokers, name, dir })
     }

@@ -57,9 +57,11 @@ impl Enough {
     /// Empty windows between two lines count as far as they get rows of their own.
     fn covered_ms(&self) -> i64 {
         let later = self.slots.iter().skip(1);
-        let steps = self.slots.iter().zip(later).map(|(one, next)| {
-            (next - one).min(i64::try_from(EMPTY_ROWS_MAX).unwrap_or(i64::MAX) + 1)
-        });
+        let steps = self
+            .slots
+            .iter()
+            .zip(later)
+            .map(|(one, next)| (next - one).min(i64::from(EMPTY_ROWS_MAX) + 1));
         let first = i64::from(!self.slots.is_empty());
         (first + steps.sum::<i64>()).saturating_mul(self.length_ms)
     }

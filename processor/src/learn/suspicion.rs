@@ -115,7 +115,7 @@ impl Suspicion {
             let lull_ms = (LULL_WINDOWS + 1) * self.length_ms;
             match spells.last_mut() {
                 Some((_, last)) if start.as_millis() - last.as_millis() <= lull_ms => {
-                    *last = *start
+                    *last = *start;
                 }
                 _ => spells.push((*start, *start)),
             }

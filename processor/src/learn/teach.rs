@@ -33,6 +33,8 @@ use crate::{
 
 /// Records of a topic's past that are learnt from: those written in the last day, if there are as many.
 const PAST_MAX: Duration = Duration::from_secs(86_400);
+/// Beyond so many records the newest, of twice the time asked for, have to do: minutes of reading.
+const RECORDS_MAX: u64 = 20_000_000;
 /// How often new records are looked for while there are too few.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest sleep before looking whether to go on.
@@ -47,12 +49,11 @@ pub(super) fn teach(
     asked: Duration,
     progress: &Progress,
 ) -> anyhow::Result<Option<Bundle>> {
-    let past_ms = i64::try_from(PAST_MAX.as_millis()).unwrap_or(i64::MAX);
-    let since = EventTime::from(Clock::system().now()).saturating_add(-past_ms);
+    let since = before_now(PAST_MAX);
     let mut look = Look::begin(config, (asked, since))?;
     while look.until_enough(progress)?.is_continue() {
         fail_point!("learning.enough");
-        match read(config, since, progress) {
+        match read(config, (asked, since), progress) {
             Ok(read) => return Ok(read),
             Err(error) => match error.downcast_ref::<TrainError>() {
                 Some(TrainError::NoLines | TrainError::TooFewWindows { .. }) => {
@@ -144,13 +145,33 @@ fn event_time(record: RawRecord<'_>) -> Option<EventTime> {
     latest.is_none_or(|latest| time <= latest).then_some(time)
 }
 
-/// Learns from what the topic holds now; `None` if that was cancelled.
-fn read(config: &Config, since: EventTime, progress: &Progress) -> anyhow::Result<Option<Bundle>> {
-    let written = TimeRange {
-        since: Some(since),
-        until: None,
+/// Opens what is learnt from: all that was written since then, or the newest of it if that is too much to
+/// read before there is a model.
+fn open(config: &Config, (asked, since): (Duration, EventTime)) -> anyhow::Result<Timeline> {
+    let written_since = |since| {
+        let since = TimeRange {
+            since: Some(since),
+            until: None,
+        };
+        Timeline::open(&config.kafka, &config.kafka.input_topic, since)
     };
-    let timeline = Timeline::open(&config.kafka, &config.kafka.input_topic, written)?;
+    let timeline = written_since(since)?;
+    let records = timeline.records_max();
+    if records <= RECORDS_MAX {
+        return Ok(timeline);
+    }
+    let newest = before_now(asked.saturating_mul(2));
+    tracing::info!(records, since = %newest, "more than is needed; learning from the newest records");
+    Ok(written_since(newest.max(since))?)
+}
+
+/// Learns from what the topic holds now; `None` if that was cancelled.
+fn read(
+    config: &Config,
+    (asked, since): (Duration, EventTime),
+    progress: &Progress,
+) -> anyhow::Result<Option<Bundle>> {
+    let timeline = open(config, (asked, since))?;
     let total = timeline.records_max();
     let mut lesson = Lesson::begin(config, Judgements::default())?.for_first_start();
     let mut suspicion = Suspicion::default();
@@ -180,6 +201,12 @@ fn read(config: &Config, since: EventTime, progress: &Progress) -> anyhow::Resul
         progress.set(Stage::Calibrating { windows, total });
     })?;
     Ok(Some(bundle))
+}
+
+/// Returns the time so long ago.
+fn before_now(ago: Duration) -> EventTime {
+    let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    EventTime::from(Clock::system().now()).saturating_add(-ago_ms)
 }
 
 /// Sleeps; breaks off when learning is cancelled.

@@ -82,21 +82,23 @@ impl Caution {
 
     /// Takes note of a window; returns whether its alarm, if it has one, is held back.
     pub(super) fn step(&self, youth: &mut Youth, window: Judged) -> bool {
+        let held = window.anomalous && self.holds_back(youth, window.start_ms);
+        if window.anomalous && !held {
+            let day = window.start_ms.div_euclid(DAY_MS);
+            let before = if youth.day == day { youth.alarms } else { 0 };
+            (youth.day, youth.alarms) = (day, before + 1);
+        }
         if !window.gap {
             youth.seen = youth.seen.saturating_add(1);
         }
-        if !window.anomalous {
-            return false;
-        }
-        let day = window.start_ms.div_euclid(DAY_MS);
-        if youth.day != day {
-            (youth.day, youth.alarms) = (day, 0);
-        }
-        if youth.alarms >= self.alarms_max {
-            return true;
-        }
-        youth.alarms += 1;
-        false
+        held
+    }
+
+    /// Returns whether an alarm of a window that starts at `start_ms` is held back.
+    pub(super) fn holds_back(&self, youth: &Youth, start_ms: i64) -> bool {
+        self.holds(youth)
+            && youth.day == start_ms.div_euclid(DAY_MS)
+            && youth.alarms >= self.alarms_max
     }
 
     /// Says why an alarm is held back.
