@@ -11,7 +11,9 @@
 //! that was not scored, and once there is a model every record is scored from the first one on. The
 //! lease only saves work: two learners at a time harm nothing, since one of them alone publishes.
 
+mod active;
 mod enough;
+mod lease;
 mod progress;
 mod suspicion;
 mod teach;
@@ -21,14 +23,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use fail::fail_point;
-use tokio::task::JoinHandle;
 
+pub(crate) use self::active::active_model;
 pub use self::progress::LearningMetrics;
-use self::progress::{Progress, Stage};
+use self::{
+    lease::{Kept, holder, lease_holds},
+    progress::{Progress, Stage},
+};
 use crate::{
-    config::{Config, ConfigError},
+    config::Config,
     health::Health,
     model::{Bundle, BundleError},
     shutdown::Shutdown,
@@ -36,11 +41,6 @@ use crate::{
     source::SourceError,
 };
 
-/// How long a lease holds without being renewed. Short: what a learner loses that was only paused is
-/// work, nothing else.
-const LEASE_HOLDS: Duration = Duration::from_secs(10);
-/// Renewals in that time.
-const RENEWALS: u32 = 5;
 /// How often those who wait look for the model.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is said how far learning is.
@@ -240,74 +240,6 @@ impl FirstStart<'_> {
         }
     }
 
-    /// Keeps the lease alive while the model is learnt.
-    async fn keep<T>(
-        &self,
-        teaching: &JoinHandle<T>,
-        lease: Option<(&Store, &Lease)>,
-        progress: &Progress,
-    ) -> Kept {
-        let (mut renewed, mut told) = (Instant::now(), Instant::now());
-        while !teaching.is_finished() {
-            if self.shutdown.requested() {
-                return Kept::Stopped;
-            }
-            self.health.turn();
-            tokio::time::sleep(WATCH_EVERY).await;
-            let stage = progress.stage().to_string();
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                tracing::info!(progress = stage, "learning");
-            }
-            let Some((store, lease)) = lease else {
-                continue;
-            };
-            if renewed.elapsed() < lease_holds() / RENEWALS {
-                continue;
-            }
-            renewed = Instant::now();
-            match store.renew_lease(lease, lease_holds(), &stage).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    tracing::warn!("another replica has taken over learning; leaving it to that");
-                    return Kept::Lost;
-                }
-                // It may expire meanwhile; then somebody else publishes.
-                Err(error) => tracing::warn!(%error, "cannot renew the lease yet"),
-            }
-        }
-        Kept::Ended
-    }
-
-    /// Publishes the model, however long the store is away, unless somebody else has taken over.
-    async fn publish(
-        &self,
-        (store, lease): (&Store, &Lease),
-        bundle: Arc<Bundle>,
-    ) -> anyhow::Result<Learnt> {
-        let active_from = bundle.summary().from;
-        while !self.shutdown.requested() {
-            match store.publish_model(lease, &bundle, active_from).await {
-                Ok(true) => {
-                    tracing::info!(%active_from, "the model is published for all replicas");
-                    return Ok(Learnt::Published(bundle));
-                }
-                Ok(false) => {
-                    tracing::warn!(
-                        "another replica has taken over learning; this model is dropped"
-                    );
-                    return Ok(Learnt::Lost);
-                }
-                Err(error) if error.is_unreachable() => {
-                    tracing::warn!(%error, "cannot publish the model yet");
-                    self.pause(LOOK_EVERY).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Learnt::Stopped)
-    }
-
     /// Waits after a failure that may mend itself: a broker or a store that is away.
     async fn after_failure(&self, error: anyhow::Error) -> anyhow::Result<()> {
         let away = error.chain().any(|cause| {
@@ -334,47 +266,6 @@ impl FirstStart<'_> {
     }
 }
 
-/// Returns the model that is active in the store for the input topic.
-///
-/// # Errors
-/// The store cannot be asked, has lost the model, or it was made for windows of another length.
-pub(crate) async fn active_model(
-    config: &Config,
-    store: &Store,
-) -> anyhow::Result<Option<Arc<Bundle>>> {
-    let Some(active) = store.active_model(&config.kafka.input_topic).await? else {
-        return Ok(None);
-    };
-    let checksum = &active.checksum;
-    let bundle = store.model(checksum).await?;
-    let bundle = bundle.with_context(|| {
-        format!("the active model {checksum} is not in the registry (table `models`)")
-    })?;
-    check_window(config, &bundle)?;
-    tracing::info!(
-        checksum,
-        active_from = %active.active_from,
-        learnt_by = active.activated_by,
-        "running the active model of the store"
-    );
-    Ok(Some(Arc::new(bundle)))
-}
-
-/// Refuses an active model made for windows of another length.
-fn check_window(config: &Config, bundle: &Bundle) -> Result<(), ConfigError> {
-    let learnt_s = bundle.window_length_ms() / 1_000;
-    let length_s = i64::from(config.window.length_s);
-    if learnt_s == length_s {
-        return Ok(());
-    }
-    Err(ConfigError::from(format!(
-        "the active model of topic `{}` was learnt on windows of {learnt_s} s, not {length_s} s: run \
-         with --window {learnt_s}, or train one with `logguard train --from-kafka --window {length_s}` \
-         and give it as --model-dir",
-        config.kafka.input_topic
-    )))
-}
-
 /// What came of one look at the store.
 enum Turn {
     /// There is a model.
@@ -383,29 +274,4 @@ enum Turn {
     Waiting { holder: String, progress: String },
     /// Neither; look again.
     Again,
-}
-
-/// How keeping the lease ended.
-enum Kept {
-    /// The model is learnt, or cannot be.
-    Ended,
-    /// The lease is somebody else's.
-    Lost,
-    /// A stop was asked for.
-    Stopped,
-}
-
-/// Returns how long a lease holds; tests have less patience.
-fn lease_holds() -> Duration {
-    fail_point!("learning.lease_ms", |ms| {
-        let ms = ms.and_then(|ms| ms.parse().ok());
-        ms.map_or(LEASE_HOLDS, Duration::from_millis)
-    });
-    LEASE_HOLDS
-}
-
-/// Returns the name of this process for others to read.
-fn holder() -> String {
-    let host = whoami::hostname().unwrap_or_else(|_| "unknown".to_owned());
-    format!("{host}, process {}", std::process::id())
 }
