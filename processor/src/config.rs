@@ -112,22 +112,22 @@ impl WindowSection {
 pub struct ModelSection {
     /// Directory of the bundle `model.json`; `model` by default.
     pub dir: PathBuf,
-    /// Most false alarm windows a day on normal time, over all streams together, above 0; 1 by
-    /// default: what an on-call engineer will still read.
-    pub alarms_per_day: f64,
     /// Where there is no model, neither in `dir` nor active in the store: learn one from so much of the
     /// input topic, at least 20 windows and at most a day. Nothing by default: without a model `run`
     /// ends.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub learn: Option<Duration>,
+    /// Most false alarm windows a day on normal time, over all streams together, above 0; 1 by
+    /// default: what an on-call engineer will still read.
+    pub alarms_per_day: f64,
 }
 
 impl Default for ModelSection {
     fn default() -> Self {
         Self {
             dir: "model".into(),
-            alarms_per_day: 1.0,
             learn: None,
+            alarms_per_day: 1.0,
         }
     }
 }

@@ -12,7 +12,7 @@
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    decode::{self, FUTURE_MS_MAX, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
+    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
@@ -223,7 +223,7 @@ impl Intake {
 
 fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option<Rejected> {
     let record_time = record_time?;
-    (event.time > record_time.saturating_add(FUTURE_MS_MAX)).then(|| Rejected {
+    (event.time > record_time.saturating_add(decode::FUTURE_MS_MAX)).then(|| Rejected {
         reason: RejectReason::Future,
         detail: format!("event time {}, record time {record_time}", event.time),
     })

@@ -389,6 +389,7 @@ fn told_alarms(alarms: &str, differences: &mut Differences) -> BTreeMap<String, 
             samples = 0;
             let (facts, _) = alarm.split_once(" | Why: ").unwrap_or((alarm, ""));
             let facts = facts.strip_suffix(" | Stale: yes").unwrap_or(facts);
+            let facts = facts.strip_suffix(" | Learning: yes").unwrap_or(facts);
             let settled = facts.strip_suffix(" | Provisional: yes");
             let of = |name: &str| facts.split(" | ").find(|it| it.starts_with(name));
             let key = format!("{:?} {:?}", of("Window: "), of("Stream: "));
@@ -427,13 +428,9 @@ fn alarm_facts(said: &Said) -> String {
     let number = |field: &str| said.message[field].as_f64().unwrap();
     let (window, stream) = (window_field(said), said.str("stream"));
     let alarm = said.str("alarm_id");
-    let learning = match said.message["learning"] == true {
-        true => " | Learning: yes",
-        false => "",
-    };
     format!(
         "Score: {:.3} | {window} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | Stream: {stream} \
-         | Alarm: {alarm}{learning}",
+         | Alarm: {alarm}",
         number("anomaly_score"),
         number("log_count"),
         number("error_count"),

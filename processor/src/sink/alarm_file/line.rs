@@ -41,11 +41,11 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
         stream_field(scored),
         alarm_id(scored),
     );
-    if scored.verdict.learning {
-        text.push_str(" | Learning: yes");
-    }
     if counts.provisional {
         text.push_str(" | Provisional: yes");
+    }
+    if scored.verdict.learning {
+        text.push_str(" | Learning: yes");
     }
     if stale {
         text.push_str(" | Stale: yes");
