@@ -117,6 +117,9 @@ pub(super) struct Usual {
 #[serde(deny_unknown_fields)]
 pub(super) struct Content {
     pub(super) window_length_ms: i64,
+    /// It was learnt at a first start, from less than a day: caution is due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) young: bool,
     /// First instant of training and first after.
     pub(super) span: (EventTime, EventTime),
     pub(super) masks: Vec<MaskRule>,
@@ -125,9 +128,6 @@ pub(super) struct Content {
     pub(super) calibration: Calibration,
     /// Per column.
     pub(super) usual: Vec<Usual>,
-    /// It was learnt at a first start, from less than a day: caution is due.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) young: bool,
 }
 
 /// A model, complete and checked.

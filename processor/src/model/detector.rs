@@ -178,29 +178,6 @@ impl Detector {
         }
     }
 
-    /// Marks the windows of a young model, and holds back alarms beyond the budget of the day. Last of
-    /// all: what the stream learns from a window does not depend on who is told of it.
-    fn be_cautious(
-        &self,
-        (window, baseline): (&ClosedWindow, &mut Baseline),
-        verdict: &mut Verdict,
-        explanation: &mut Explanation,
-    ) {
-        let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) else {
-            return;
-        };
-        verdict.learning = true;
-        let judged = JudgedWindow {
-            start_ms: window.bounds.start.as_millis(),
-            gap: window.gap,
-            anomalous: verdict.is_anomaly,
-        };
-        if caution.step(&mut baseline.youth, judged) {
-            (verdict.is_anomaly, verdict.capped) = (false, true);
-            explanation.reasons.push(caution.reason(&baseline.youth));
-        }
-    }
-
     /// Judges a window without what is muted in its stream, and says why.
     fn judge_unmuted(&self, unseen: &Unseen, silent: Option<Silent>, scene: &Scene<'_>) -> Judged {
         let window = scene.window;
@@ -222,6 +199,29 @@ impl Detector {
             explanation,
             evidence: rest.evidence,
             ln_p_rest: self.ln_p_rest(unseen, muted, scene),
+        }
+    }
+
+    /// Marks the windows of a young model, and holds back alarms beyond the budget of the day. Last of
+    /// all: what the stream learns from a window does not depend on who is told of it.
+    fn be_cautious(
+        &self,
+        (window, baseline): (&ClosedWindow, &mut Baseline),
+        verdict: &mut Verdict,
+        explanation: &mut Explanation,
+    ) {
+        let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) else {
+            return;
+        };
+        verdict.learning = true;
+        let judged = JudgedWindow {
+            start_ms: window.bounds.start.as_millis(),
+            gap: window.gap,
+            anomalous: verdict.is_anomaly,
+        };
+        if caution.step(&mut baseline.youth, judged) {
+            (verdict.is_anomaly, verdict.capped) = (false, true);
+            explanation.reasons.push(caution.reason(&baseline.youth));
         }
     }
 

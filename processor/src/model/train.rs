@@ -72,6 +72,7 @@ pub struct TrainProgress {
 #[derive(Debug)]
 pub struct Trainer {
     masks: Vec<MaskRule>,
+    first_start: bool,
     window_length_ms: i64,
     names: Names,
     index: NameIndex,
@@ -81,7 +82,6 @@ pub struct Trainer {
     span: Option<(EventTime, EventTime)>,
     untracked_lines: u64,
     windows_with_lines: usize,
-    first_start: bool,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +103,7 @@ impl Trainer {
         }
         Ok(Self {
             masks: masks.to_vec(),
+            first_start: false,
             window_length_ms,
             names: Names::default(),
             index: NameIndex::default(),
@@ -112,15 +113,7 @@ impl Trainer {
             span: None,
             untracked_lines: 0,
             windows_with_lines: 0,
-            first_start: false,
         })
-    }
-
-    /// Makes a model for a first start: caution is due if it turns out to rest on less than a day.
-    #[must_use]
-    pub fn for_first_start(mut self) -> Self {
-        self.first_start = true;
-        self
     }
 
     /// Learns from a window. Windows come in time order; rows that stand for a gap are skipped.
@@ -152,6 +145,13 @@ impl Trainer {
     #[must_use]
     pub fn untracked_lines(&self) -> u64 {
         self.untracked_lines
+    }
+
+    /// Makes a model for a first start: caution is due if it turns out to rest on less than a day.
+    #[must_use]
+    pub fn for_first_start(mut self) -> Self {
+        self.first_start = true;
+        self
     }
 
     /// Fits and calibrates the model; `progress` is called now and then.
