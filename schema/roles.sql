@@ -42,6 +42,8 @@ BEGIN
         ('alarm_actions',           'SELECT, INSERT'),
         ('mutes',                   'SELECT, INSERT, UPDATE'),
         ('models',                  'SELECT, INSERT'),
+        ('active_models',           'SELECT, INSERT'),
+        ('learning_leases',         'SELECT, INSERT, UPDATE'),
         ('deploys',                 'SELECT, INSERT'),
         ('log_events',              'INSERT'),
         -- Drops its own notes of days past.

@@ -39,12 +39,14 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   logguard run --kafka-brokers kafka:9092 --database-url postgres://logguard@db/logguard
+  logguard run --learn 30m                # without a model: learn a first one from the topic
   logguard run --store none --anomaly-log /var/log/anomalies.log
   logguard run --kafka security.protocol=SASL_SSL --kafka sasl.mechanisms=SCRAM-SHA-512")]
     Run(RunArgs),
-    /// Learn a model from log files; labels are not needed.
+    /// Learn a model from log files or a topic; labels are not needed.
     #[command(after_help = "\
 Examples:
+  logguard train --from-kafka --since 24h --kafka-brokers kafka:9092 --model-dir model
   logguard train --input logs.parquet --model-dir model
   logguard train --input logs.parquet --database-url postgres://logguard@db/logguard
   logguard train --input monday.jsonl.gz --input tuesday.jsonl.gz --model-dir model
@@ -226,6 +228,15 @@ pub struct RunArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Where there is no model: learn a first one from so much of the input topic (one replica does,
+    /// the others wait for it).
+    #[arg(
+        long,
+        value_name = "DURATION",
+        num_args = 0..=1,
+        default_missing_value = "30m"
+    )]
+    pub learn: Option<String>,
     /// Where rows go; with `none` baselines start cold after every restart.
     #[arg(long = "store", value_name = "KIND")]
     pub store_kind: Option<StoreKindArg>,
@@ -251,15 +262,24 @@ pub enum StoreKindArg {
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// Parquet, CSV or JSON lines, also .gz and .zst; `-` is standard input; may be repeated.
-    #[arg(long, required = true, value_name = "FILE")]
+    #[arg(long, required_unless_present = "from_kafka", value_name = "FILE")]
     pub input: Vec<PathBuf>,
+    /// Learn from the input topic to its present end, outside any group; its partitions are one log.
+    #[arg(long, conflicts_with = "input")]
+    pub from_kafka: bool,
+    /// How Kafka is reached.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// How windows are cut.
     #[command(flatten)]
     pub window: WindowArgs,
     /// Directory that the model bundle (`model.json`) goes to.
     #[arg(long, value_name = "DIR")]
     pub model_dir: Option<PathBuf>,
-    /// Learn from events before this time only (RFC 3339).
+    /// Learn from events since this time only (RFC 3339), or from so long ago on (`24h`).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Learn from events before this time only (RFC 3339), or from before so long ago (`1h`).
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
     /// Learn from the feedback in this database as well: false alarms are taken as normal, real ones
@@ -381,6 +401,7 @@ impl Cli {
         match &self.command {
             Command::Run(args) => args.overrides(&mut settings),
             Command::Train(args) => {
+                args.kafka.overrides(&mut settings);
                 args.window.overrides(&mut settings);
                 put(&mut settings, "model", "dir", args.model_dir.as_ref());
                 put(&mut settings, "store", "url", args.database_url.as_ref());
@@ -442,6 +463,7 @@ impl RunArgs {
             "consumer_group",
             self.consumer_group.as_ref(),
         );
+        put(settings, "model", "learn", self.learn.as_ref());
         put(settings, "store", "kind", self.store_kind);
         put(settings, "alarms", "path", self.anomaly_log.as_ref());
         put(settings, "http", "listen", self.http_listen.as_ref());

@@ -23,6 +23,7 @@ pub mod features;
 pub mod feedback;
 pub mod files;
 pub mod health;
+pub mod learn;
 pub mod log;
 pub mod maintain;
 pub mod metrics;

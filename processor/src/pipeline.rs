@@ -34,9 +34,6 @@ const BASELINES_SPARE: usize = 64;
 const SILENT_WINDOWS_MAX: u32 = 120;
 /// Silences told of at one look; what is left is told of at the next.
 pub const SILENCES_MAX: usize = 64;
-/// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
-/// must not close everyone's windows.
-pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
 
 /// What a record brought about, in order. Most records bring about nothing.
 #[derive(Clone, Debug)]
@@ -228,7 +225,7 @@ impl Intake {
 
 fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option<Rejected> {
     let record_time = record_time?;
-    (event.time > record_time.saturating_add(FUTURE_MS_MAX)).then(|| Rejected {
+    (event.time > record_time.saturating_add(decode::FUTURE_MS_MAX)).then(|| Rejected {
         reason: RejectReason::Future,
         detail: format!("event time {}, record time {record_time}", event.time),
     })

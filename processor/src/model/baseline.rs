@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     absence::Absences, adoption::Adoption, counts::CountModel, drift::Drift, silence::Silence,
+    youth::Youth,
 };
 use crate::features::{Observed, Trailing};
 
@@ -45,6 +46,9 @@ pub struct Baseline {
     pub(super) drift: Drift,
     /// How regular templates and services come and go.
     pub(super) absences: Absences,
+    /// How far it is in the first day of a young model.
+    #[serde(skip_serializing_if = "Youth::is_default")]
+    pub(super) youth: Youth,
 }
 
 /// What a window adds to the baseline.
@@ -138,6 +142,7 @@ impl Baseline {
                 silence: self.silence,
                 drift: std::mem::take(&mut self.drift),
                 absences: std::mem::take(&mut self.absences),
+                youth: self.youth,
                 recent: self.recent,
                 ..Self::default()
             };

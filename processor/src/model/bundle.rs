@@ -117,6 +117,9 @@ pub(super) struct Usual {
 #[serde(deny_unknown_fields)]
 pub(super) struct Content {
     pub(super) window_length_ms: i64,
+    /// It was learnt at a first start, from less than a day: caution is due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) young: bool,
     /// First instant of training and first after.
     pub(super) span: (EventTime, EventTime),
     pub(super) masks: Vec<MaskRule>,
@@ -160,6 +163,9 @@ pub struct BundleSummary {
     /// Share of those that looks like incidents.
     #[serde(serialize_with = "rounded")]
     pub presumed_incidents: f64,
+    /// It was learnt at a first start from less than a day: a stream's first day with it says
+    /// `learning`.
+    pub learning: bool,
 }
 
 fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -305,6 +311,7 @@ impl Bundle {
             profile,
             density,
             calibration,
+            young,
             ..
         } = &self.content;
         BundleSummary {
@@ -319,6 +326,7 @@ impl Bundle {
             eps: density.eps,
             calibration_windows: calibration.windows,
             presumed_incidents: calibration.presumed_incidents,
+            learning: *young,
         }
     }
 }

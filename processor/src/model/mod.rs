@@ -32,6 +32,7 @@ mod tail;
 mod tally;
 mod text;
 mod train;
+mod youth;
 
 use std::sync::Arc;
 
@@ -69,6 +70,10 @@ pub struct Verdict {
     pub level_shift: bool,
     /// It is no anomaly because part of it is muted.
     pub muted: bool,
+    /// The model is young, and the stream has not seen its first day with it yet.
+    pub learning: bool,
+    /// It is no anomaly because the model is young and its alarms of the day were spent.
+    pub capped: bool,
 }
 
 /// What an alarm is about.

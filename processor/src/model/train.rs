@@ -12,6 +12,7 @@ use super::{
     history::{History, PairLines, TrainingWindow},
     profile::{Names, Profile, cut},
     tally::{Tally, critical_lines},
+    youth::Caution,
 };
 use crate::{
     decode::{MaskError, MaskRule, Masker},
@@ -71,6 +72,7 @@ pub struct TrainProgress {
 #[derive(Debug)]
 pub struct Trainer {
     masks: Vec<MaskRule>,
+    first_start: bool,
     window_length_ms: i64,
     names: Names,
     index: NameIndex,
@@ -101,6 +103,7 @@ impl Trainer {
         }
         Ok(Self {
             masks: masks.to_vec(),
+            first_start: false,
             window_length_ms,
             names: Names::default(),
             index: NameIndex::default(),
@@ -144,6 +147,13 @@ impl Trainer {
         self.untracked_lines
     }
 
+    /// Makes a model for a first start: caution is due if it turns out to rest on less than a day.
+    #[must_use]
+    pub fn for_first_start(mut self) -> Self {
+        self.first_start = true;
+        self
+    }
+
     /// Fits and calibrates the model; `progress` is called now and then.
     ///
     /// # Errors
@@ -178,6 +188,8 @@ impl Trainer {
             density: Density::fit(&rows),
             usual: usual(&rows),
             profile,
+            young: self.first_start
+                && Caution::of(calibration.windows, self.window_length_ms, 0.0).is_some(),
             calibration,
         };
         Ok(Bundle::seal(content)?)

@@ -115,6 +115,8 @@ fn job(number: usize) -> WindowJob {
             cold: false,
             level_shift: false,
             muted: false,
+            learning: false,
+            capped: false,
         },
         explanation: Explanation::default(),
         baseline: Baseline::default(),
