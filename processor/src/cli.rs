@@ -55,6 +55,7 @@ Examples:
 Examples:
   logguard replay --input test.csv --model-dir model
   logguard replay --input test.csv --model-dir model --json | jq .f1
+  logguard replay --input test.csv --model-dir model --html report.html
   logguard replay --from-kafka --kafka-brokers localhost:9092 --model-dir model --results out.jsonl")]
     Replay(ReplayArgs),
     /// Create or update the tables; safe to run from several places at once.
@@ -309,6 +310,9 @@ pub struct ReplayArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Write a report to this file, to be looked at in a browser: one page that loads nothing.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Flags of `migrate`.

@@ -299,6 +299,12 @@ impl Shared {
         self.detector.mutes()
     }
 
+    /// Returns the combined p-value below which windows are anomalous.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.detector.threshold()
+    }
+
     /// Returns how many texts of unseen templates are kept.
     #[must_use]
     pub fn unseen_texts(&self) -> usize {
@@ -468,5 +474,11 @@ fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
     // An open window shares its content with the windower: copied only if need be.
     if samples != window.content.samples {
         Arc::make_mut(&mut window.content).samples = samples;
+    }
+    // Labelled input only.
+    if window.content.first_anomalous.is_some()
+        && let Some(line) = &mut Arc::make_mut(&mut window.content).first_anomalous
+    {
+        line.message = shown(&line.message);
     }
 }

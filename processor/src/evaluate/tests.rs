@@ -37,6 +37,8 @@ fn window(
         anomalous,
         alarmed,
         severity,
+        first_anomalous: None,
+        scored: None,
     }
 }
 
@@ -81,6 +83,7 @@ fn totals() -> RunTotals {
         late: 2,
         seconds: 2.0,
         alarms_per_day: Some(1.0),
+        threshold: Some(1e-3),
     }
 }
 
@@ -225,6 +228,7 @@ fn unlabelled_input_has_no_precision() {
     let totals = RunTotals {
         events: 5,
         alarms_per_day: Some(5760.0),
+        threshold: Some(0.5),
         ..RunTotals::default()
     };
     check_text(
@@ -279,4 +283,92 @@ fn ratios_of_nothing_are_absent() {
         (nothing.windows, nothing.start, nothing.alarms_per_day),
         (0, None, None)
     );
+}
+
+#[test]
+fn incidents_are_runs_of_a_stream_and_told_of_from_their_first_line() {
+    let (one, other) = (stream(0), stream(1));
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    let anomalous = (10, 10, 1);
+    // Of stream 0: windows 3 to 5, told at the end of the second; of stream 1: window 4, missed; of
+    // stream 0 again: window 8, told.
+    for (stream, number, alarmed, first_line) in [
+        (&one, 4, true, None),
+        (&one, 3, false, Some(100_000)),
+        (&one, 5, true, None),
+        (&other, 4, false, None),
+        (&one, 8, true, Some(260_000)),
+    ] {
+        evaluation.add(EvaluatedWindow {
+            first_anomalous: first_line.map(time),
+            ..window(stream, number, anomalous, (alarmed, 1.0))
+        });
+    }
+    evaluation.add_anomaly_type(time(125_000), "leak");
+    let report = evaluation.report(&totals());
+    let incidents = report.incidents.unwrap();
+    assert_eq!((incidents.count, incidents.found), (3, 2));
+    // 150 s - 100 s and 270 s - 260 s.
+    assert_eq!((incidents.median_s, incidents.p95_s), (Some(30.0), Some(50.0)));
+    // Types are told by time: the window of either stream has it.
+    let leak = &report.anomaly_types[0].incidents;
+    assert_eq!((leak.count, leak.found, leak.median_s), (2, 1, Some(50.0)));
+}
+
+#[test]
+fn other_budgets_are_other_thresholds_on_the_same_severities() {
+    let report = mixed().report(&totals());
+    let row = |budget: f64| {
+        let found = report.sweep.iter().find(|row| row.alarms_per_day == budget);
+        *found.unwrap()
+    };
+    // 1e-3 at one a day: severity 3, which 5.0, 4.0, 3.5 and the unlabelled 9.0 exceed.
+    let at_one = row(1.0);
+    assert!((at_one.severity - 3.0).abs() < 1e-12);
+    assert_eq!((at_one.alarms, at_one.precision), (4, Some(2.0 / 3.0)));
+    assert_eq!(at_one.false_alarms_per_day, Some(288.0));
+    assert_eq!((row(0.1).alarms, row(0.1).precision), (2, Some(1.0)));
+    assert_eq!(row(50.0).recall, Some(2.0 / 3.0));
+    let unjudged = Evaluation::new(WINDOW_MS).report(&totals());
+    assert!(unjudged.sweep.iter().all(|row| row.f1.is_none()));
+}
+
+#[test]
+fn the_worst_hour_is_that_with_most_false_alarms_per_window() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    for number in 0..2 * 2_880 {
+        let hour = number / 120 % 24;
+        let alarmed = (hour == 3 && number % 40 == 0) || number == 10 * 120;
+        evaluation.add(window(&stream, number, (5, 5, 0), (alarmed, 1.0)));
+    }
+    let hours = evaluation.report(&totals()).alarm_hours;
+    assert_eq!((hours.per_hour[3], hours.per_hour[10]), (6, 1));
+    assert_eq!((hours.windows[0], hours.worst_hour), (240, Some(3)));
+    let times = hours.worst_over_mean.unwrap();
+    assert!((times - 6.0 / 7.0 * 24.0).abs() < 1e-9, "{times}");
+}
+
+#[test]
+fn the_picture_of_a_long_run_is_small_and_loses_no_peak() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    let peaks = [7, 100_003, 299_999];
+    for number in 0..300_000 {
+        let severity = if peaks.contains(&number) { 9.0 } else { 0.5 };
+        let truth = (5, 5, u64::from(number == 100_003));
+        evaluation.add(window(&stream, number, truth, (severity > 5.0, severity)));
+    }
+    let span = evaluation.span().unwrap();
+    let timeline = Timeline::of(&evaluation.windows, span, WINDOW_MS);
+    assert_eq!(timeline.buckets.len(), timeline::BUCKETS);
+    let high = timeline.buckets.iter().filter(|it| it.severity == 9.0);
+    assert_eq!(high.count(), 3);
+    let sum = |of: fn(&timeline::Bucket) -> u64| timeline.buckets.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|it| it.found), sum(|it| it.false_alarms)), (1, 2));
+    let report = evaluation.report(&totals());
+    let mut page = Vec::new();
+    let heading = Heading::default();
+    evaluation.page(&report, &heading).write(&mut page).unwrap();
+    assert!(page.len() < 200_000, "{} bytes", page.len());
 }
