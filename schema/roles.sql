@@ -41,6 +41,7 @@ BEGIN
         ('alarms',                  'SELECT, INSERT, UPDATE'),
         ('alarm_actions',           'SELECT, INSERT'),
         ('mutes',                   'SELECT, INSERT, UPDATE'),
+        ('template_decisions',      'SELECT, INSERT'),
         ('models',                  'SELECT, INSERT'),
         ('deploys',                 'SELECT, INSERT'),
         ('log_events',              'INSERT'),

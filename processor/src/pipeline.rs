@@ -12,7 +12,7 @@
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
+    decode::{self, MaskError, Masker, RejectReason, Rejected, Template, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
@@ -297,6 +297,16 @@ impl Shared {
     #[must_use]
     pub fn mutes(&self) -> &Mutes {
         self.detector.mutes()
+    }
+
+    /// Scores a window that is no stream's next one, from the state it is given.
+    pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        self.detector.score(window, baseline)
+    }
+
+    /// Returns the template of a message.
+    pub fn template(&mut self, message: &str) -> Arc<Template> {
+        Arc::clone(self.dictionary.resolve(message))
     }
 
     /// Returns the combined p-value below which windows are anomalous.

@@ -9,18 +9,20 @@
 //! Joins no group, commits nothing, alarms nobody. What it says of a topic is what `run` must have
 //! said, whatever happened to it.
 
+mod against;
 mod alone;
 mod input;
 mod output;
+mod overlay;
 mod side;
 
 use std::{io::Write, sync::Arc, time::Instant};
 
 use self::{alone::Alone, input::Input, output::OutputFile, side::Side};
 use crate::{
-    cli::ReplayArgs,
+    cli::{DetectorArg, ReplayArgs},
     config::{Config, ConfigError},
-    evaluate::{Evaluation, Heading, Report},
+    evaluate::{Evaluation, Figures, Heading, Report, write_side_by_side},
     event::EventTime,
     model::{Bundle, Detector, Mutes},
     mutes,
@@ -43,25 +45,36 @@ trait Observer {
 /// # Errors
 /// Returns an error if the model or the input cannot be read, or an output cannot be written.
 pub fn replay(config: &Config, args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(other) = &args.against {
+        return against::against(config, args, other, out);
+    }
     let started = Instant::now();
     let bundle = Arc::new(Bundle::load(&config.model.dir)?);
+    let second = args.compare || args.detector == DetectorArg::IsolationForest;
+    if second && !bundle.has_second_detector() {
+        return Err(no_second_detector(config).into());
+    }
     let checksum = Arc::clone(bundle.checksum());
     let input = Input::open(config, args)?;
     let heading = Heading {
         input: input.name(config),
         model: format!("{} ({checksum})", config.model.dir.display()),
-        detector: "six signals".to_owned(),
+        detector: detector_name(args.detector).to_owned(),
     };
     let side = Side::new(
         config,
-        bundle,
+        Arc::clone(&bundle),
         input.partitions(),
         read_mutes(config, args)?,
     )?;
     let create = |path: Option<&_>, flag| path.map(|path| OutputFile::create(path, flag));
     let page = create(args.html.as_deref(), "--html").transpose()?;
+    let evaluation = || Evaluation::new(config.window.window_config().length_ms);
     let mut alone = Alone {
-        evaluation: Evaluation::new(config.window.window_config().length_ms),
+        second: args.compare.then(evaluation),
+        detector: args.detector,
+        evaluation: evaluation(),
+        bundle,
         results: create(args.results.as_deref(), "--results").transpose()?,
     };
     let mut totals = input.read(config, &mut [side], &mut alone)?;
@@ -70,12 +83,51 @@ pub fn replay(config: &Config, args: &ReplayArgs, out: &mut impl Write) -> anyho
         results.finish()?;
     }
     let report = alone.evaluation.report(&totals);
+    if let Some(second) = &alone.second {
+        let second = second.report(&totals);
+        return write_detectors(&checksum, [&report, &second], args, out);
+    }
     if let Some(mut page) = page {
         let made = alone.evaluation.page(&report, &heading);
         page.with(|out| made.write(out))?;
         page.finish()?;
     }
     write_report(&report, args, out)
+}
+
+fn no_second_detector(config: &Config) -> ConfigError {
+    ConfigError::from(format!(
+        "the model in `{}` holds no isolation forest; `logguard train --detector isolation-forest` \
+         makes one that does, from a few hours of logs or more",
+        config.model.dir.display()
+    ))
+}
+
+fn detector_name(detector: DetectorArg) -> &'static str {
+    match detector {
+        DetectorArg::Signals => "signals",
+        DetectorArg::IsolationForest => "isolation forest",
+    }
+}
+
+fn write_detectors(
+    checksum: &str,
+    [signals, forest]: [&Report; 2],
+    args: &ReplayArgs,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let name = detector_name;
+    let figures = [
+        Figures::of(name(DetectorArg::Signals), checksum, signals),
+        Figures::of(name(DetectorArg::IsolationForest), checksum, forest),
+    ];
+    if args.json {
+        serde_json::to_writer(&mut *out, &serde_json::json!({ "detectors": figures }))?;
+        writeln!(out)?;
+    } else {
+        write_side_by_side(&figures, out)?;
+    }
+    Ok(())
 }
 
 fn write_report(report: &Report, args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {

@@ -20,7 +20,7 @@ use serde::Serialize;
 use self::judgements::{FeedbackUsed, Judgements};
 
 use crate::{
-    cli::TrainArgs,
+    cli::{DetectorArg, TrainArgs},
     config::Config,
     decode::{MaskRule, Masker, TemplateDictionary},
     files::{parse_time, read_events},
@@ -88,6 +88,9 @@ fn learn(config: &Config, args: &TrainArgs, judgements: &mut Judgements) -> anyh
     let window = config.window.window_config();
     let mut intake = Intake::new(window, config.file_partition(), Recovered::default());
     let mut trainer = Trainer::new(&rules, window.length_ms)?;
+    if args.detector == DetectorArg::IsolationForest {
+        trainer.with_second_detector();
+    }
     let mut steps = Vec::new();
     let options = ReadOptions::default();
     read_events(&args.input, &options, window.lateness_ms, &mut |item| {

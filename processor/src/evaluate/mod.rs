@@ -10,6 +10,8 @@
 //! threshold by them is marked as such. No clock, no I/O.
 
 mod budget;
+mod comparison;
+mod figures;
 mod hours;
 mod html;
 mod incidents;
@@ -23,6 +25,10 @@ mod worst;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use budget::Budget;
+pub use comparison::{
+    Agreement, Comparison, DISAGREEMENTS_MAX, Disagreement, Opinion, OverlayRecall,
+};
+pub use figures::{Figures, write_side_by_side};
 pub use hours::AlarmHours;
 pub use html::{Heading, Page};
 pub use incidents::Incidents;
