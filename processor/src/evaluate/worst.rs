@@ -110,16 +110,17 @@ impl Worst {
     /// Takes a window, and keeps it if it is among the worst of its kind.
     pub(super) fn add(&mut self, truth: Truth, scored: &ScoredWindow) {
         let severity = scored.verdict.severity;
-        let (list, rank) = match (truth, scored.verdict.is_anomaly) {
-            // The more normal it looked, the worse; the stranger, the worse.
-            (Truth::Anomalous, false) => (&mut self.misses, severity),
-            (Truth::Normal | Truth::Empty, true) => (&mut self.false_alarms, -severity),
-            (Truth::Unlabelled, true) => (&mut self.unjudged, -severity),
+        // The more normal a miss looked, the worse; the stranger an alarm, the worse.
+        let (list, sign) = match (truth, scored.verdict.is_anomaly) {
+            (Truth::Anomalous, false) => (&mut self.misses, 1.0),
+            (Truth::Normal | Truth::Empty, true) => (&mut self.false_alarms, -1.0),
+            (Truth::Unlabelled, true) => (&mut self.unjudged, -1.0),
             _ => return,
         };
-        let sign = if rank == severity { 1.0 } else { -1.0 };
+        let rank = |severity: f64| sign * severity;
         // Of equals the first stays before.
-        let place = list.partition_point(|case| (sign * case.severity).total_cmp(&rank).is_le());
+        let before = |case: &Case| rank(case.severity).total_cmp(&rank(severity)).is_le();
+        let place = list.partition_point(before);
         if place < WORST_MAX {
             list.insert(place, Case::of(scored));
             list.truncate(WORST_MAX);

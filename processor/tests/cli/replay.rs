@@ -37,20 +37,17 @@ fn with_hostile_lines(dir: &TempDir) {
     let mut lines = SCORED.lines();
     for (minute, anomaly) in [(11, 0), (23, 0), (47, 1)] {
         let seconds = START_S + SCORED.from_s + minute * 60 + 5;
+        let time = chrono::DateTime::from_timestamp(seconds, 0).unwrap();
+        let time = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         let line = json!({
-            "timestamp": seconds, "level": "ERROR", "service": "<b>auth</b>", "message": HOSTILE,
+            "timestamp": time, "level": "ERROR", "service": "<b>auth</b>", "message": HOSTILE,
             "is_anomaly": anomaly, "anomaly_type": "<i>evil</i>",
         });
         lines.push(line.to_string());
     }
     let time = |line: &String| -> String {
         let line: Value = serde_json::from_str(line).unwrap();
-        match &line["timestamp"] {
-            Value::String(text) => text.clone(),
-            number => chrono::DateTime::from_timestamp(number.as_i64().unwrap(), 0)
-                .unwrap()
-                .to_rfc3339(),
-        }
+        line["timestamp"].as_str().unwrap().to_owned()
     };
     lines.sort_by_cached_key(time);
     write(dir, "scored.jsonl", events::text(&lines));
