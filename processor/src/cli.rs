@@ -2,6 +2,7 @@
 //! the environment is `config`'s; what they do is `main`'s.
 
 mod alarms;
+mod templates;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use alarms::{AcknowledgeArgs, AlarmsArgs, EvidenceArgs, FeedbackArgs, MutesArgs};
+pub use templates::TemplatesArgs;
 
 /// Finds anomalies in log streams: Kafka in, 30-second windows, scores in PostgreSQL, alarms out.
 #[derive(Debug, Parser)]
@@ -57,6 +59,10 @@ Examples:
 Examples:
   logguard replay --input test.csv --model-dir model
   logguard replay --input test.csv --model-dir model --json | jq .f1
+  logguard replay --input test.csv --model-dir model --html report.html
+  logguard replay --input test.csv --model model --against new-model --tolerance 0.01
+  logguard train --input logs.csv --model-dir model --detector isolation-forest
+  logguard replay --input test.csv --model-dir model --compare
   logguard replay --from-kafka --kafka-brokers localhost:9092 --model-dir model --results out.jsonl")]
     Replay(ReplayArgs),
     /// Create or update the tables; safe to run from several places at once.
@@ -125,6 +131,10 @@ pub enum ModelCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List the templates of a model, or those that streams watch and adopted since; adopt or forget
+    /// one by hand.
+    #[command(after_help = templates::EXAMPLES)]
+    Templates(TemplatesArgs),
 }
 
 /// `logguard config …`
@@ -151,7 +161,7 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ModelArgs {
     /// Directory of the model bundle (`model.json`).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "model", value_name = "DIR")]
     pub model_dir: Option<PathBuf>,
     /// Most false alarm windows a day on normal time, over all streams together.
     #[arg(long, value_name = "N")]
@@ -282,6 +292,10 @@ pub struct TrainArgs {
     /// Learn from events before this time only (RFC 3339), or from before so long ago (`1h`).
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// With `isolation-forest` the model holds that detector as well, for `replay`; `run` never goes by
+    /// it.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorArg,
     /// Learn from the feedback in this database as well: false alarms are taken as normal, real ones
     /// are left out.
     #[arg(long, value_name = "URL")]
@@ -289,6 +303,16 @@ pub struct TrainArgs {
     /// Print what was learnt as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What judges windows.
+#[derive(Clone, Copy, Debug, Default, ValueEnum, PartialEq, Eq)]
+pub enum DetectorArg {
+    /// The six signals that `run` goes by.
+    #[default]
+    Signals,
+    /// An isolation forest over the same columns, to compare with.
+    IsolationForest,
 }
 
 /// Flags of `replay`.
@@ -329,6 +353,25 @@ pub struct ReplayArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Write a report to this file, to be looked at in a browser: one page that loads nothing.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// What judges the windows: `isolation-forest` needs a model trained with it, and is there to
+    /// compare with; `run` never goes by it.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorArg,
+    /// Print the figures of both detectors side by side.
+    #[arg(long, conflicts_with_all = ["html", "results", "against", "detector"])]
+    pub compare: bool,
+    /// Compare the model (A) with the one in this directory (B), on the same input; exit with 1 if B
+    /// is worse.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["html", "results", "detector"])]
+    pub against: Option<PathBuf>,
+    /// By how much B may be worse: with labels in F1; without, in the share of overlays found (known
+    /// kinds of incident laid over copies of normal windows) and, beyond its budget, in the relative
+    /// number of alarms.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    pub tolerance: f64,
 }
 
 /// Flags of `migrate`.
@@ -387,6 +430,15 @@ pub enum OnOff {
     Off,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "expected a number")?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err("expected a number from 0 to 1".to_owned())
+    }
+}
+
 fn property(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -427,6 +479,12 @@ impl Cli {
                 command: ModelCommand::Show { model, .. },
             } => {
                 model.overrides(&mut settings);
+            }
+            Command::Model {
+                command: ModelCommand::Templates(args),
+            } => {
+                put(&mut settings, "model", "dir", args.model_dir.as_ref());
+                args.store.overrides(&mut settings);
             }
             Command::Config {
                 command: ConfigCommand::Print(args) | ConfigCommand::Check(args),

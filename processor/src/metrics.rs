@@ -109,7 +109,11 @@ impl PipelineMetrics {
                 &self.open_windows,
             ),
             ("streams", "Streams known", &self.streams),
-            ("mutes", "Mutes known, expired ones included", &self.mutes),
+            (
+                "mutes",
+                "Mutes and template decisions known, expired ones included",
+                &self.mutes,
+            ),
             (
                 "windows_pending",
                 "Final windows not yet durable everywhere",

@@ -12,7 +12,7 @@
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
+    decode::{self, MaskError, Masker, RejectReason, Rejected, Template, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, TopicPartition},
     model::{Baseline, Detector, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
@@ -298,6 +298,22 @@ impl Shared {
         self.detector.mutes()
     }
 
+    /// Scores a window that is no stream's next one, from the state it is given.
+    pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        self.detector.score(window, baseline)
+    }
+
+    /// Returns the template of a message.
+    pub fn template(&mut self, message: &str) -> Arc<Template> {
+        Arc::clone(self.dictionary.resolve(message))
+    }
+
+    /// Returns the combined p-value below which windows are anomalous.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.detector.threshold()
+    }
+
     /// Returns how many texts of unseen templates are kept.
     #[must_use]
     pub fn unseen_texts(&self) -> usize {
@@ -495,5 +511,11 @@ fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
     // An open window shares its content with the windower: copied only if need be.
     if samples != window.content.samples {
         Arc::make_mut(&mut window.content).samples = samples;
+    }
+    // Labelled input only.
+    if window.content.first_anomalous.is_some()
+        && let Some(line) = &mut Arc::make_mut(&mut window.content).first_anomalous
+    {
+        line.message = shown(&line.message);
     }
 }

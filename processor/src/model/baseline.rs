@@ -68,6 +68,12 @@ impl Baseline {
         self.windows < COLD_WINDOWS
     }
 
+    /// Returns the templates that training had not and that the stream watches or adopted.
+    #[must_use]
+    pub fn templates(&self) -> Vec<super::StreamTemplate> {
+        self.adoption.templates()
+    }
+
     /// Returns about how many bytes the baseline takes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.adoption.bytes() + self.drift.bytes() + self.absences.bytes()

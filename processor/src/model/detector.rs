@@ -117,6 +117,8 @@ impl Detector {
         let (mut observed, pairs) = observe(&window.content, &mut facts);
         let critical = |place: usize| pairs[place].level.is_critical();
         let start_ms = window.bounds.start.as_millis();
+        let decided = self.mutes.decided(&window.stream, window.bounds.start);
+        baseline.adoption.decide(&decided, start_ms);
         let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);

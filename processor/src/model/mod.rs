@@ -11,6 +11,7 @@ mod absence;
 mod adoption;
 mod baseline;
 mod bundle;
+mod by_hand;
 mod calibration;
 mod chain;
 mod clusters;
@@ -20,10 +21,12 @@ mod detector;
 mod drift;
 mod explain;
 mod history;
+mod isolation_forest;
 mod mute;
 mod occasions;
 mod pattern;
 mod profile;
+mod second;
 mod signals;
 mod silence;
 mod stop_words;
@@ -38,11 +41,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use adoption::{ADOPTED_MAX, CANDIDATES_MAX, PATIENCE_MS, RECURRENCES};
+pub use adoption::{ADOPTED_MAX, CANDIDATES_MAX, PATIENCE_MS, RECURRENCES, StreamTemplate};
 pub use baseline::{Baseline, COLD_WINDOWS, LEVEL_SHIFT_WINDOWS};
 pub use bundle::{
     BUNDLE_BYTES_MAX, BUNDLE_FILE, BUNDLE_FORMAT, Bundle, BundleDefect, BundleError, BundleSummary,
+    LearntTemplate,
 };
+pub use by_hand::Decision;
 pub use detector::Detector;
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
 pub use mute::{Mute, Mutes, Pattern};
