@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! new ── in six of its windows in a row nothing else was wrong ──► adopted
-//!        ERROR and FATAL: and six hours have passed since the first
+//!        beside one adopted that began with it: in two
+//!        ERROR and FATAL: in six, and six hours have passed since the first
 //! ```
 //!
 //! A release adds lines, and they are news for a handful of windows, not until the next training.
@@ -20,6 +21,12 @@ use crate::{event::EventTime, features::Observed};
 /// A template that belongs to incidents which show in every second of its windows passes with a
 /// chance of 2^-6, below 2 %; one more would make a harmless one alarm once more.
 pub const RECURRENCES: u32 = 6;
+/// The same for one that began with another that is adopted by now: a release is one episode, however
+/// many lines it adds.
+const RECURRENCES_IN_COMPANY: u32 = 2;
+/// Templates that came first within this time of each other began together, in milliseconds: those of
+/// a release that come a few times an hour do.
+const COMPANY_MS: i64 = 30 * 60_000;
 /// Longer than incidents last, shorter than habits stay away, in milliseconds: a new `ERROR` or
 /// `FATAL` is not adopted earlier, a template that stays away for longer is new again unless it
 /// had been coming for as long.
@@ -365,7 +372,7 @@ impl Adoption {
             } else {
                 candidate.alone += 1;
             }
-            if candidate.is_due() {
+            if candidate.is_due(&self.adopted) {
                 candidate.adopted_ms = Some(step.start_ms);
                 adopted.push(Adopted {
                     place: sighting.place,
@@ -432,9 +439,17 @@ impl Recurring {
         self.critical |= sighting.critical;
     }
 
-    fn is_due(&self) -> bool {
+    fn is_due(&self, adopted: &[Self]) -> bool {
+        if self.critical {
+            let patient = self.last_ms.saturating_sub(self.first_ms) >= PATIENCE_MS;
+            return patient && self.alone >= RECURRENCES;
+        }
+        let together = |known: &Self| {
+            known.template != self.template
+                && known.first_ms.abs_diff(self.first_ms) <= COMPANY_MS.unsigned_abs()
+        };
         self.alone >= RECURRENCES
-            && (!self.critical || self.last_ms.saturating_sub(self.first_ms) >= PATIENCE_MS)
+            || (self.alone >= RECURRENCES_IN_COMPANY && adopted.iter().any(together))
     }
 
     /// Returns whether it stayed away for longer than it had been coming and than patience lasts:

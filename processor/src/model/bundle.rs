@@ -2,7 +2,7 @@
 //! versioned, inspectable file.
 //!
 //! ```text
-//! {"format":2,"checksum":"<sha256 of what follows `model`>","model":{…}}
+//! {"format":3,"checksum":"<sha256 of what follows `model`>","model":{…}}
 //! ```
 //!
 //! Written to a temporary file, synced and renamed, so that a reader finds the old bundle or the
@@ -29,7 +29,7 @@ use crate::{
 /// Name of the bundle in its directory.
 pub const BUNDLE_FILE: &str = "model.json";
 /// Version of the format; files of another one are refused.
-pub const BUNDLE_FORMAT: u32 = 2;
+pub const BUNDLE_FORMAT: u32 = 3;
 /// Largest bundle, in bytes.
 pub const BUNDLE_BYTES_MAX: u64 = 20 * 1024 * 1024;
 
@@ -297,6 +297,7 @@ impl Bundle {
         let mut content: Content = serde_json::from_str(body).map_err(BundleDefect::Shape)?;
         content.check()?;
         content.profile.reindex();
+        content.density.reindex();
         Ok(Self { content, checksum })
     }
 

@@ -148,7 +148,7 @@ impl Chain<'_> {
         });
         #[allow(clippy::cast_possible_wrap, reason = "ten blocks")]
         let block_windows = (last.saturating_sub(first) / BLOCKS as i64).saturating_add(1);
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(self.length_ms);
         let mut fitted: Option<(Profile, Density)> = None;
         let mut block = 0;
         for (number, window) in (0..).zip(history.iter()) {
@@ -210,7 +210,8 @@ impl Chain<'_> {
         };
         self.bins.add(&observed, &news, presumed);
         let features = row(&observed, &Trailing::default());
-        let trailing = TrailingFindings::observe(baseline, profile, &observed, self.length_ms);
+        let time = (window.window.saturating_mul(self.length_ms), self.length_ms);
+        let trailing = TrailingFindings::observe(baseline, profile, &observed, time);
         let signals = signals(
             (profile, density),
             &observed,
@@ -230,6 +231,8 @@ impl Chain<'_> {
         });
         baseline.step(BaselineStep {
             lines: f64::from(observed.lines()),
+            time,
+            hour: trailing.hour,
             clump: signals.clump,
             anomalous: false,
         });

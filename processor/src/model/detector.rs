@@ -4,9 +4,11 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
+    absence::Missing,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
     calibration::{Evidence, Kind},
+    drift::Excess,
     explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
@@ -123,7 +125,8 @@ impl Detector {
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
-        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
+        let time = (start_ms, length_ms);
+        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, time);
         let all = signals(
             (&content.profile, &content.density),
             &observed,
@@ -138,16 +141,12 @@ impl Detector {
             pairs: &pairs,
             features: &features,
             signals: &all,
+            trailing: &trailing,
             baseline,
         };
         let judged = self.judge_unmuted(&unseen, silent, &scene);
+        judged.note_told(&all, &observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
-        if let Some(excess) = all.excess
-            && verdict.is_anomaly
-            && judged.evidence[Kind::Drift as usize] >= SETTLE_NATS
-        {
-            baseline.drift.settle(&observed, &excess);
-        }
         if window.gap {
             baseline.adoption.gap();
         } else {
@@ -164,6 +163,8 @@ impl Detector {
             explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
+                time,
+                hour: trailing.hour,
                 clump: all.clump,
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
@@ -194,12 +195,13 @@ impl Detector {
         let mut explanation = self.explanation(&rest, told, &muted, scene);
         let held = mutes
             .iter()
-            .filter(|mute| mute.is_felt(scene.observed, scene.signals));
+            .filter(|mute| mute.is_felt(scene.observed, scene.signals, silent.is_some()));
         explanation.reasons.extend(held.map(|mute| reason(mute)));
         Judged {
             verdict,
             explanation,
             evidence: rest.evidence,
+            silent: told.is_some(),
             ln_p_rest: self.ln_p_rest(unseen, muted, scene),
         }
     }
@@ -272,7 +274,8 @@ impl Detector {
         });
         if rest.anomalous {
             let judge = |aside: &Aside| self.rest(aside, scene);
-            explanation.pattern = pattern(muted, scene.observed, scene.pairs, judge);
+            let profile = &self.bundle.content.profile;
+            explanation.pattern = pattern(muted, (scene.observed, scene.pairs), profile, judge);
         } else if silent.is_some() {
             explanation.pattern = vec![Pattern::Volume];
         }
@@ -311,12 +314,17 @@ impl Detector {
                 scene.signals,
             );
         }
+        if !scene.baseline.is_cold() && scene.observed.lines() > 0 {
+            let counts = |excess: &Excess| aside.places.binary_search(&excess.place).is_err();
+            let is_missed = |missing: &Missing| !aside.holds(missing.id);
+            let pairs = scene.pairs.len();
+            scene.trailing.tell(&mut signals, pairs, counts, is_missed);
+        }
         if aside.critical {
             signals.raw.critical = 0.0;
         }
         if aside.volume {
-            signals.raw.volume = 0.0;
-            (signals.raw.absence, signals.missing) = (0.0, None);
+            (signals.raw.volume, signals.odd_hour) = (0.0, None);
         }
         signals
     }
@@ -346,7 +354,8 @@ impl Detector {
         }
     }
 
-    /// Takes note of whether a window is without lines; returns the silence if it is an alarm.
+    /// Takes note of whether a window is without lines; returns the silence if it is an alarm that
+    /// none told of yet.
     fn silence(&self, window: &ClosedWindow, baseline: &mut Baseline) -> Option<Silent> {
         let length_ms = self.bundle.window_length_ms();
         let span_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
@@ -357,7 +366,6 @@ impl Detector {
         if baseline.is_cold() || !Silence::is_alarm(ln_p, self.ln_threshold) {
             return None;
         }
-        baseline.silence.tell();
         Some(Silent { windows, ln_p })
     }
 }
@@ -371,6 +379,7 @@ struct Scene<'a> {
     pairs: &'a [&'a TemplateCount],
     /// All there is in it.
     signals: &'a Signals,
+    trailing: &'a TrailingFindings,
     baseline: &'a Baseline,
 }
 
@@ -379,8 +388,25 @@ struct Judged {
     verdict: Verdict,
     explanation: Explanation,
     evidence: Evidence,
+    /// It tells of a silence.
+    silent: bool,
     /// ln p of what there is besides templates that are new.
     ln_p_rest: f64,
+}
+
+impl Judged {
+    /// Lets the baseline know what an alarm told of: more of the same is no news.
+    fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
+        if self.silent {
+            baseline.silence.tell();
+        }
+        if let Some(excess) = all.excess
+            && self.verdict.is_anomaly
+            && self.evidence[Kind::Drift as usize] >= SETTLE_NATS
+        {
+            baseline.drift.settle(observed, &excess);
+        }
+    }
 }
 
 /// A silence that is an alarm.

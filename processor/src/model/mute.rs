@@ -29,7 +29,8 @@ const FELT_NATS: f64 = 3.0;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Pattern {
-    /// Lines of a template: their being new, surprising or repeated.
+    /// Lines of a template: their being new, surprising, repeated or away. All lines of a service
+    /// go by a text of their own when they stay away.
     Template {
         /// Identity of the template.
         #[serde(with = "hex_u64")]
@@ -39,7 +40,7 @@ pub enum Pattern {
     },
     /// The number of `ERROR` and `FATAL` lines.
     Critical,
-    /// The number of lines: too many or too few, of the stream or of what comes regularly, or none.
+    /// The number of lines of the stream: too many, too few or none.
     Volume,
 }
 
@@ -59,16 +60,17 @@ pub struct Mute {
 }
 
 impl Mute {
-    /// Returns whether the window has something of what is muted.
-    pub(super) fn is_felt(&self, observed: &Observed, signals: &Signals) -> bool {
+    /// Returns whether the window has something of what is muted; `silent` if it is one of a silence
+    /// that would be an alarm.
+    pub(super) fn is_felt(&self, observed: &Observed, signals: &Signals, silent: bool) -> bool {
         match &self.pattern {
             Pattern::Template { template, .. } => {
+                let missing = signals.missing.filter(|_| signals.raw.absence >= FELT_NATS);
                 observed.pairs.iter().any(|pair| pair.template == *template)
+                    || missing.is_some_and(|missing| missing.id == *template)
             }
             Pattern::Critical => signals.raw.critical >= FELT_NATS,
-            Pattern::Volume => {
-                observed.lines() == 0 || signals.raw.volume.max(signals.raw.absence) >= FELT_NATS
-            }
+            Pattern::Volume => silent || signals.raw.volume >= FELT_NATS,
         }
     }
 }
@@ -149,9 +151,11 @@ fn table_name(stream: &StreamKey) -> String {
 pub(super) struct Aside {
     /// Places of pairs, in order.
     pub(super) places: Vec<usize>,
+    /// Templates, whether they came or stayed away.
+    templates: Vec<u64>,
     /// The number of `ERROR` and `FATAL` lines.
     pub(super) critical: bool,
-    /// The number of lines, and what stays away.
+    /// The number of lines.
     pub(super) volume: bool,
 }
 
@@ -174,6 +178,7 @@ impl Aside {
                 let places = (0..).zip(&observed.pairs);
                 let of_template = places.filter(|(_, pair)| pair.template == *template);
                 self.add_places(of_template.map(|(place, _)| place));
+                self.templates.push(*template);
             }
         }
     }
@@ -185,9 +190,14 @@ impl Aside {
         self.places.dedup();
     }
 
+    /// Returns whether the absence of what goes by `id` is left out.
+    pub(super) fn holds(&self, id: u64) -> bool {
+        self.templates.contains(&id)
+    }
+
     /// Returns whether nothing is left out.
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty() && !self.critical && !self.volume
+        self.places.is_empty() && self.templates.is_empty() && !self.critical && !self.volume
     }
 }
 

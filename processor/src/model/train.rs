@@ -110,7 +110,7 @@ impl Trainer {
             names: Names::default(),
             index: NameIndex::default(),
             streams: HashMap::new(),
-            tally: Tally::default(),
+            tally: Tally::new(window_length_ms),
             history: History::default(),
             span: None,
             untracked_lines: 0,

@@ -114,6 +114,46 @@ fn a_harmless_new_error_alarms_for_six_hours_and_is_known_then() {
 }
 
 #[test]
+fn a_release_is_one_episode_but_for_its_errors() {
+    let released = [
+        "Recommendation service warmed up",
+        "Basket merged after login",
+        "Price list swapped for the new one",
+        "Search index attached",
+        "Telemetry exporter chose a peer",
+    ];
+    let scored = windows(700, 5, |number, lines, _| {
+        // The first comes every third window, the others and the error a few times an hour.
+        let turn = if number % 3 == 0 {
+            Some(0)
+        } else {
+            [1, 4, 7, 10]
+                .iter()
+                .position(|at| number % 15 == *at)
+                .map(|at| at + 1)
+        };
+        if number >= 60
+            && let Some(turn) = turn
+        {
+            lines.push((Level::Info, "order-service", released[turn].to_owned()));
+        }
+        if number >= 60 && number % 15 == 13 {
+            let text = "Cannot reach the price list".to_owned();
+            lines.push((Level::Error, "order-service", text));
+        }
+    });
+    let scored = score(&mut detector(), scored);
+    assert_eq!(adopted(&scored).len(), 5);
+    let (errors, others): (Vec<i64>, Vec<_>) = alarms(&scored)
+        .into_iter()
+        .partition(|number| number % 15 == 13);
+    // Six times the first, twice each of the others, which began with it.
+    assert!((10..=16).contains(&others.len()), "{others:?}");
+    // An error that began with them is none of them.
+    assert!(errors.len() >= 40, "{errors:?}");
+}
+
+#[test]
 fn a_line_known_as_harmless_is_new_as_an_error() {
     let promoted = windows(900, 5, |number, lines, _| {
         if number % 3 == 0 {
