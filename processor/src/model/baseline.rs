@@ -9,6 +9,7 @@ use super::{
     drift::{Drift, fine},
     rhythm::{Daily, Hour, OddHour, Rhythm},
     silence::Silence,
+    youth::Youth,
 };
 use crate::features::{Observed, Trailing};
 
@@ -50,6 +51,9 @@ pub struct Baseline {
     pub(super) drift: Drift,
     /// How regular templates and services come and go.
     pub(super) absences: Absences,
+    /// How far it is in the first day of a young model.
+    #[serde(skip_serializing_if = "Youth::is_default")]
+    pub(super) youth: Youth,
     /// The rhythm of its days.
     pub(super) daily: Daily,
 }
@@ -73,6 +77,12 @@ impl Baseline {
     #[must_use]
     pub fn is_cold(&self) -> bool {
         self.windows < COLD_WINDOWS
+    }
+
+    /// Returns the templates that training had not and that the stream watches or adopted.
+    #[must_use]
+    pub fn templates(&self) -> Vec<super::StreamTemplate> {
+        self.adoption.templates()
     }
 
     /// Returns about how many bytes the baseline takes.
@@ -178,6 +188,7 @@ impl Baseline {
                 silence: self.silence,
                 drift: std::mem::take(&mut self.drift),
                 absences: std::mem::take(&mut self.absences),
+                youth: self.youth,
                 recent: self.recent,
                 ..Self::default()
             };

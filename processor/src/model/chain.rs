@@ -30,10 +30,10 @@ use super::{
 use crate::features::{FeatureRow, Observed, PairFact, ServiceFact, Trailing, row};
 
 /// Blocks that training time is cut into.
-const BLOCKS: usize = 10;
+pub(super) const BLOCKS: usize = 10;
 /// The first blocks are only fitted on: what a young model makes of the rest says little about
 /// the one that is trained on all.
-const BLOCKS_FITTED_ONLY: i64 = 3;
+pub(super) const BLOCKS_FITTED_ONLY: i64 = 3;
 /// Rows to which a block's core points are fitted.
 const BLOCK_SAMPLE_ROWS: usize = 800;
 /// Rows to which the model's own core points are fitted: a score compares with each of them.
@@ -373,7 +373,7 @@ impl LineBins {
 
 /// Lets the stream know templates that keep coming, as the scorer does; returns those that are new.
 /// What a release brings is news for a few windows, and from then on normal.
-fn adopt(
+pub(super) fn adopt(
     window: &TrainingWindow,
     observed: &mut Observed,
     baseline: &mut Baseline,
@@ -395,7 +395,7 @@ fn adopt(
 }
 
 /// Returns a packed window as the formulas see it.
-fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observed {
+pub(super) fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observed {
     let mut observed = Observed {
         levels: window.levels,
         ..Observed::default()

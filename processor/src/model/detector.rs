@@ -15,6 +15,7 @@ use super::{
     profile::{Facts, TextCache},
     signals::{Signals, TrailingFindings, signals, signals_without},
     silence::Silence,
+    youth::{Caution, Judged as JudgedWindow},
 };
 use crate::{
     features::{FeatureRow, Observed, observe, row},
@@ -36,6 +37,8 @@ pub struct Detector {
     bundle: Arc<Bundle>,
     threshold: f64,
     ln_threshold: f64,
+    /// What is done about a young model.
+    caution: Option<Caution>,
     unseen: TextCache,
     mutes: Arc<Mutes>,
 }
@@ -64,7 +67,11 @@ impl Detector {
         let (least, most) = THRESHOLD_RANGE;
         // Not `clamp`: what is no number is brought into the range as well.
         let threshold = threshold.max(least).min(most);
+        let content = &bundle.content;
+        let (windows, length_ms) = (content.calibration.windows, content.window_length_ms);
+        let caution = Caution::of(windows, length_ms, threshold).filter(|_| content.young);
         Self {
+            caution,
             threshold,
             ln_threshold: threshold.ln(),
             bundle,
@@ -112,6 +119,8 @@ impl Detector {
         let (mut observed, pairs) = observe(&window.content, &mut facts);
         let critical = |place: usize| pairs[place].level.is_critical();
         let start_ms = window.bounds.start.as_millis();
+        let decided = self.mutes.decided(&window.stream, window.bounds.start);
+        baseline.adoption.decide(&decided, start_ms);
         let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
@@ -160,6 +169,7 @@ impl Detector {
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
         }
+        self.be_cautious((&window, baseline), &mut verdict, &mut explanation);
         ScoredWindow {
             features,
             verdict,
@@ -196,6 +206,29 @@ impl Detector {
         }
     }
 
+    /// Marks the windows of a young model, and holds back alarms beyond the budget of the day. Last of
+    /// all: what the stream learns from a window does not depend on who is told of it.
+    fn be_cautious(
+        &self,
+        (window, baseline): (&ClosedWindow, &mut Baseline),
+        verdict: &mut Verdict,
+        explanation: &mut Explanation,
+    ) {
+        let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) else {
+            return;
+        };
+        verdict.learning = true;
+        let judged = JudgedWindow {
+            start_ms: window.bounds.start.as_millis(),
+            gap: window.gap,
+            anomalous: verdict.is_anomaly,
+        };
+        if caution.step(&mut baseline.youth, judged) {
+            (verdict.is_anomaly, verdict.capped) = (false, true);
+            explanation.reasons.push(caution.reason(&baseline.youth));
+        }
+    }
+
     /// Judges a window without what is aside; of one without lines there is nothing to say.
     fn rest(&self, aside: &Aside, scene: &Scene<'_>) -> Rest {
         let calibration = &self.bundle.content.calibration;
@@ -204,7 +237,7 @@ impl Detector {
         let ln_p = if scene.observed.lines() == 0 {
             0.0
         } else {
-            calibration.ln_p(&evidence)
+            self.believed(calibration.ln_p(&evidence), scene.baseline)
         };
         Rest {
             signals,
@@ -212,6 +245,12 @@ impl Detector {
             ln_p,
             anomalous: ln_p < self.ln_threshold,
         }
+    }
+
+    /// Returns ln of a combined p-value as far as it can be believed.
+    fn believed(&self, ln_p: f64, baseline: &Baseline) -> f64 {
+        self.caution
+            .map_or(ln_p, |caution| caution.believed(ln_p, &baseline.youth))
     }
 
     fn explanation(
@@ -310,6 +349,8 @@ impl Detector {
             cold: scene.baseline.is_cold(),
             level_shift: false,
             muted: false,
+            learning: false,
+            capped: false,
         }
     }
 

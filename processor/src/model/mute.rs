@@ -12,7 +12,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{profile::hex_u64, signals::Signals};
+use super::{
+    by_hand::{Decision, Decisions},
+    profile::hex_u64,
+    signals::Signals,
+};
 use crate::{
     event::{EventTime, StreamKey},
     features::Observed,
@@ -71,10 +75,11 @@ impl Mute {
     }
 }
 
-/// All mutes there are, by stream.
+/// All mutes there are, by stream, and what else people decided of streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mutes {
     by_stream: HashMap<String, Vec<Mute>>,
+    decisions: Decisions,
 }
 
 impl Mutes {
@@ -88,19 +93,39 @@ impl Mutes {
         for mutes in by_stream.values_mut() {
             mutes.sort_by_key(|mute| mute.id);
         }
-        Self { by_stream }
+        Self {
+            by_stream,
+            decisions: Decisions::default(),
+        }
     }
 
-    /// Returns how many there are.
+    /// Returns them with templates adopted or forgotten by hand.
+    #[must_use]
+    pub fn with_decisions(self, decisions: impl IntoIterator<Item = Decision>) -> Self {
+        Self {
+            decisions: Decisions::new(decisions),
+            ..self
+        }
+    }
+
+    /// Returns the templates that people decided of, for the window of `stream` that starts at `start`.
+    pub(super) fn decided(&self, stream: &StreamKey, start: EventTime) -> Vec<(u64, bool)> {
+        if self.decisions.is_empty() {
+            return Vec::new();
+        }
+        self.decisions.at(&table_name(stream), start)
+    }
+
+    /// Returns how many there are, decisions included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_stream.values().map(Vec::len).sum()
+        self.by_stream.values().map(Vec::len).sum::<usize>() + self.decisions.len()
     }
 
     /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_stream.is_empty()
+        self.len() == 0
     }
 
     /// Returns those that hold for the window of `stream` that starts at `start`.
@@ -108,14 +133,17 @@ impl Mutes {
         if self.by_stream.is_empty() {
             return Vec::new();
         }
-        // As the table writes it, which knows no NUL.
-        let name = stream.to_string().replace('\0', "\u{fffd}");
-        let of_stream = self.by_stream.get(&name);
+        let of_stream = self.by_stream.get(&table_name(stream));
         let mutes = of_stream.into_iter().flatten();
         mutes
             .filter(|mute| mute.active_from <= start && start < mute.expires_at)
             .collect()
     }
+}
+
+/// A stream's name as the table has it, which knows no NUL.
+fn table_name(stream: &StreamKey) -> String {
+    stream.to_string().replace('\0', "\u{fffd}")
 }
 
 /// What of a window is left out of its judgement.

@@ -14,3 +14,4 @@ mod made;
 mod mutes;
 mod scores;
 mod trailing;
+mod young;
