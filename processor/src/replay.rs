@@ -136,7 +136,8 @@ impl<'a> Replay<'a> {
         let mut counted = true;
         for step in self.steps.drain(..) {
             match step {
-                Step::Opened { .. } | Step::Deployed { .. } => {}
+                // The final row has what an early alarm said.
+                Step::Opened { .. } | Step::Deployed { .. } | Step::Early(_) => {}
                 Step::Rejected { rejected, .. } => {
                     counted = false;
                     match rejected.reason {
@@ -258,7 +259,9 @@ pub(crate) fn shared(
     );
     let detector = Detector::new(bundle, alarms_per_day, streams);
     let redactor = Redactor::new(&config.redaction)?;
-    Ok(Shared::redacting(detector, Arc::new(redactor))?)
+    let mut shared = Shared::redacting(detector, Arc::new(redactor))?;
+    shared.set_early_alarms(config.model.early_alarms);
+    Ok(shared)
 }
 
 /// Refuses a model made for windows of another length: its counts would mean something else.

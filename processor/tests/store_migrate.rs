@@ -20,7 +20,7 @@ fn store_config(database: &TestDatabase) -> StoreConfig {
     }
 }
 
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     "V1__anomaly_results",
     "V2__owner",
     "V3__log_events",
@@ -34,9 +34,10 @@ const MIGRATIONS: [&str; 13] = [
     "V11__pipeline_health",
     "V12__view_indices",
     "V13__views",
+    "V14__early_alarms",
 ];
 /// The newest of them.
-const VERSION: i32 = 13;
+const VERSION: i32 = 14;
 
 async fn run(database: &TestDatabase) -> Result<MigrateReport, StoreError> {
     migrate(&store_config(database), MigrateOptions::default()).await

@@ -15,6 +15,11 @@ const MEMORY_WINDOWS: u32 = 120;
 const RECENT_WINDOWS: u32 = 10;
 /// Windows after which a lasting change of volume is taken for the new level: 2 h at 30 s.
 pub const LEVEL_SHIFT_WINDOWS: u32 = 240;
+/// Deviations above the mean that a usual window stays below.
+const UPPER_DEVIATIONS: f64 = 3.0;
+/// Largest squared relative spread that says how many lines are usual: a stream that has one line an hour
+/// has none.
+const SPREAD_MAX: f64 = 4.0;
 /// One window moves the baseline by at most this many deviations: an incident is not a habit.
 const DEVIATIONS_MAX: f64 = 4.0;
 
@@ -30,6 +35,8 @@ pub struct Baseline {
     variance: f64,
     /// Lines a window over the last minutes.
     recent: f64,
+    /// Pairs of service and template a window, recent mean; 0 while that is not known.
+    pairs: f64,
     /// Recent squared deviations of template counts, observed and expected.
     clump_observed: f64,
     clump_expected: f64,
@@ -51,6 +58,8 @@ pub struct Baseline {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaselineStep {
     pub(super) lines: f64,
+    /// Distinct pairs of service and template.
+    pub(super) pairs: f64,
     /// Squared deviations of template counts, observed and expected.
     pub(super) clump: (f64, f64),
     /// The window was judged anomalous.
@@ -98,6 +107,40 @@ impl Baseline {
             (-ln_p - std::f64::consts::LN_2).max(0.0)
         };
         unlikely(self.mean).min(unlikely(self.recent))
+    }
+
+    /// Returns -ln p of so many lines or more, as far as there are more than usual: never weaker for more
+    /// lines.
+    pub(super) fn volume_above(&self, lines: f64, level_variation: f64) -> f64 {
+        if lines <= self.mean.max(self.recent) {
+            return 0.0;
+        }
+        let clump = self.clump();
+        let spread = self.volume_spread(clump) + level_variation;
+        let unlikely = |mean: f64| {
+            let model = CountModel::with_size(mean / clump, 1.0 / spread);
+            (-model.ln_upper(lines / clump) - std::f64::consts::LN_2).max(0.0)
+        };
+        unlikely(self.mean).min(unlikely(self.recent))
+    }
+
+    /// Returns how many lines a window has at most, but for one in hundreds. A cold stream is taken to be
+    /// as loud as training, where `training` lines a window came, if it is not louder.
+    pub(super) fn upper_lines(&self, training: f64, level_variation: f64) -> f64 {
+        let clump = self.clump();
+        let mut mean = self.mean.max(self.recent);
+        if self.is_cold() {
+            mean = mean.max(training);
+        }
+        let mean = mean / clump;
+        let spread = self.volume_spread(clump).min(SPREAD_MAX) + level_variation;
+        clump * (mean + UPPER_DEVIATIONS * (mean + mean * mean * spread).sqrt())
+    }
+
+    /// Returns how many distinct pairs of service and template a window has at most, but for one in
+    /// hundreds; `None` while that is not known.
+    pub(super) fn upper_pairs(&self) -> Option<f64> {
+        (self.pairs > 0.0).then(|| self.pairs + UPPER_DEVIATIONS * self.pairs.sqrt())
     }
 
     /// Returns ln of the chance that a window is empty, as far as lines are independent.
@@ -160,6 +203,7 @@ impl Baseline {
         }
         self.mean += weight * deviation;
         self.variance = (1.0 - weight) * (self.variance + weight * deviation * deviation);
+        self.pairs += weight * (step.pairs - self.pairs);
         let (mut observed, expected) = step.clump;
         if !cold {
             observed = observed.min(DEVIATIONS_MAX * DEVIATIONS_MAX * self.clump() * expected);
@@ -176,6 +220,7 @@ mod tests {
     fn quiet(lines: f64) -> BaselineStep {
         BaselineStep {
             lines,
+            pairs: 3.0,
             clump: (lines, lines),
             anomalous: false,
         }

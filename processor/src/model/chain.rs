@@ -230,6 +230,7 @@ impl Chain<'_> {
         });
         baseline.step(BaselineStep {
             lines: f64::from(observed.lines()),
+            pairs: draws(observed.pairs.len()),
             clump: signals.clump,
             anomalous: false,
         });

@@ -7,16 +7,18 @@ use super::{
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
     calibration::{Evidence, Kind},
+    early::{EarlyAlarm, Fill, OpenWatch, Sight, early_signals},
     explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
     profile::{Facts, TextCache},
-    signals::{Signals, TrailingFindings, signals, signals_without},
+    signals::{Signals, TrailingFindings, draws, signals, signals_without},
     silence::Silence,
 };
 use crate::{
+    event::{EventTime, Level, NextOffset},
     features::{FeatureRow, Observed, observe, row},
-    window::{ClosedWindow, TemplateCount},
+    window::{ClosedWindow, TemplateCount, WindowContent},
 };
 
 /// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
@@ -102,6 +104,17 @@ impl Detector {
 
     /// Scores the stream's next window and moves its baseline on.
     pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        self.score_after(window, baseline, None)
+    }
+
+    /// Scores the stream's next window, of which an alarm may have told before it was full, and moves its
+    /// baseline on. Such an alarm stands.
+    pub fn score_after(
+        &mut self,
+        window: ClosedWindow,
+        baseline: &mut Baseline,
+        early: Option<Arc<EarlyAlarm>>,
+    ) -> ScoredWindow {
         let content = &self.bundle.content;
         let mut facts = Facts {
             profile: &content.profile,
@@ -132,6 +145,7 @@ impl Detector {
             baseline,
         };
         let judged = self.judge_unmuted(&unseen, silent, &scene);
+        let judged = judged.upholding(early.as_deref());
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if let Some(excess) = all.excess
             && verdict.is_anomaly
@@ -155,6 +169,7 @@ impl Detector {
             explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
+                pairs: draws(observed.pairs.len()),
                 clump: all.clump,
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
@@ -167,7 +182,100 @@ impl Detector {
             model_checksum: Arc::clone(self.bundle.checksum()),
             threshold: self.threshold,
             window,
+            early,
         }
+    }
+
+    /// Returns a watch for the stream's next window while it is open.
+    #[must_use]
+    pub fn watch(&self, baseline: &Baseline) -> OpenWatch {
+        OpenWatch::new(Fill::of(baseline, &self.bundle.content.profile))
+    }
+
+    /// Takes in what is new in the stream's next window, which starts at `start`; returns whether it is
+    /// worth [`Self::judge_early`].
+    pub fn look(
+        &mut self,
+        watch: &mut OpenWatch,
+        (content, start): (&WindowContent, EventTime),
+        baseline: &Baseline,
+    ) -> bool {
+        let bundle = &self.bundle.content;
+        let mut sight = Sight {
+            facts: Facts {
+                profile: &bundle.profile,
+                unseen: &mut self.unseen,
+            },
+            calibration: &bundle.calibration,
+            baseline,
+            start_ms: start.as_millis(),
+            ln_threshold: self.ln_threshold,
+        };
+        watch.is_worth_judging(content, &mut sight)
+    }
+
+    /// Judges the stream's next window as far as it is there, on evidence that a fuller one does not take
+    /// back; returns it if that is an alarm. `raised` is the largest event time and one past the last
+    /// record read.
+    pub fn judge_early(
+        &mut self,
+        window: ClosedWindow,
+        baseline: &Baseline,
+        raised: (EventTime, NextOffset),
+    ) -> Option<ScoredWindow> {
+        let content = &self.bundle.content;
+        let mut facts = Facts {
+            profile: &content.profile,
+            unseen: &mut self.unseen,
+        };
+        let (mut observed, pairs) = observe(&window.content, &mut facts);
+        let start_ms = window.bounds.start.as_millis();
+        let critical = |place: usize| pairs[place].level.is_critical();
+        let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
+        let mut after = baseline.clone();
+        after.observe(&observed, window.bounds.end.as_millis() - start_ms);
+        let features = row(&observed, &after.trailing);
+        let fill = Fill::of(baseline, &content.profile);
+        let all = early_signals(&content.profile, &observed, baseline, fill);
+        let scene = Scene {
+            window: &window,
+            observed: &observed,
+            pairs: &pairs,
+            features: &features,
+            signals: &all,
+            baseline,
+        };
+        let Judged {
+            verdict,
+            explanation,
+            ln_p_rest,
+            ..
+        } = self.judge_unmuted(&unseen, None, &scene);
+        let early = verdict.is_anomaly.then(|| {
+            let (at, next) = raised;
+            Arc::new(EarlyAlarm {
+                at,
+                next,
+                anomaly_score: verdict.anomaly_score,
+                severity: verdict.severity,
+                log_count: window.content.lines(),
+                error_count: window.content.level(Level::Error),
+                critical_count: window.content.critical(),
+                explanation: explanation.clone(),
+                samples: window.content.samples.clone(),
+                ln_p_rest,
+            })
+        })?;
+        Some(ScoredWindow {
+            features,
+            verdict,
+            explanation,
+            baseline: after,
+            model_checksum: Arc::clone(self.bundle.checksum()),
+            threshold: self.threshold,
+            window,
+            early: Some(early),
+        })
     }
 
     /// Judges a window without what is muted in its stream, and says why.
@@ -340,6 +448,25 @@ struct Judged {
     evidence: Evidence,
     /// ln p of what there is besides templates that are new.
     ln_p_rest: f64,
+}
+
+impl Judged {
+    /// Lets an alarm stand that told of the window before it was full: what is said weighs no less, and
+    /// all that follows from an anomaly follows.
+    fn upholding(mut self, early: Option<&EarlyAlarm>) -> Self {
+        let Some(early) = early else {
+            return self;
+        };
+        self.verdict.is_anomaly = true;
+        self.verdict.muted = false;
+        self.ln_p_rest = self.ln_p_rest.min(early.ln_p_rest);
+        if early.severity > self.verdict.severity {
+            self.verdict.severity = early.severity;
+            self.verdict.anomaly_score = early.anomaly_score;
+            self.explanation = early.explanation.clone();
+        }
+        self
+    }
 }
 
 /// A silence that is an alarm.

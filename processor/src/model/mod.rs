@@ -18,6 +18,7 @@ mod counts;
 mod density;
 mod detector;
 mod drift;
+mod early;
 mod explain;
 mod history;
 mod mute;
@@ -43,6 +44,7 @@ pub use bundle::{
     BUNDLE_BYTES_MAX, BUNDLE_FILE, BUNDLE_FORMAT, Bundle, BundleDefect, BundleError, BundleSummary,
 };
 pub use detector::Detector;
+pub use early::{EarlyAlarm, OpenWatch};
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
 pub use mute::{Mute, Mutes, Pattern};
 pub use pattern::PARTS_MAX;
@@ -77,6 +79,8 @@ pub struct Verdict {
 pub enum AlarmKind {
     /// The lines of a window.
     Window,
+    /// The lines of a window that was not full yet.
+    Early,
     /// That there are none: told once per silence.
     Silence,
 }
@@ -87,6 +91,7 @@ impl AlarmKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Window => "window",
+            Self::Early => "early",
             Self::Silence => "silence",
         }
     }
@@ -109,6 +114,8 @@ pub struct ScoredWindow {
     pub model_checksum: Arc<str>,
     /// Combined p-value below which windows were anomalous.
     pub threshold: f64,
+    /// The alarm that told of it before it was full.
+    pub early: Option<Arc<EarlyAlarm>>,
 }
 
 impl ScoredWindow {
@@ -121,6 +128,7 @@ impl ScoredWindow {
             + self.baseline.bytes()
             + size_of_val(self.features.values.as_slice())
             + reasons.sum::<usize>()
+            + self.early.as_ref().map_or(0, |early| early.bytes())
     }
 }
 
@@ -129,7 +137,9 @@ impl ScoredWindow {
     /// silence.
     #[must_use]
     pub fn alarm_kind(&self) -> AlarmKind {
-        if self.window.content.lines() == 0 {
+        if self.early.is_some() {
+            AlarmKind::Early
+        } else if self.window.content.lines() == 0 {
             AlarmKind::Silence
         } else {
             AlarmKind::Window
