@@ -358,12 +358,12 @@ async fn an_alarm_comes_before_its_window_is_full_and_stands() {
     let lines = fs::read_to_string(pipeline.path("0.jsonl")).unwrap();
     let lines: Vec<_> = lines.lines().map(str::to_owned).collect();
     broker::create_topic(&pipeline.brokers, &pipeline.own("cut"), 1).await;
-    let produce = |part: &[String]| {
+    let produce = |pipeline: &Pipeline, part: &[String]| {
         let file = pipeline.path("part.jsonl");
         fs::write(&file, events::text(part)).unwrap();
         broker::kcat(&pipeline.brokers, &pipeline.own("cut"), 0, &file);
     };
-    produce(&lines[..next]);
+    produce(&pipeline, &lines[..next]);
     let mut processor = pipeline.start_on("cut", &[]);
     let told = "SELECT (to_jsonb(a) - 'stale')::text, r.provisional, r.is_anomaly, a.alarm_id
                 FROM alarms a JOIN anomaly_results r USING (window_start, window_end, stream)
@@ -380,7 +380,7 @@ async fn an_alarm_comes_before_its_window_is_full_and_stands() {
         (row.get::<_, String>(0), row.get::<_, i32>(2), row.get::<_, String>(3))
     };
     let (alarm, _, alarm_id) = wait("the alarm", true, &mut processor).await;
-    produce(&lines[next..]);
+    produce(&pipeline, &lines[next..]);
     let (stands, is_anomaly, _) = wait("its final row", false, &mut processor).await;
     assert_eq!((stands, is_anomaly), (alarm, 1));
     processor.terminate();

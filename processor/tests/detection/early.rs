@@ -217,7 +217,14 @@ fn few_lines_and_silence_raise_nothing_early() {
 
 #[test]
 fn a_mute_holds_for_early_alarms() {
-    let (stream, began) = stream(5, 1);
+    let (mut stream, began) = stream(5, 1);
+    // So few that their number is no reason by itself.
+    let mut left = 8;
+    stream.retain(|(_, (_, _, message))| {
+        let unusual = message.contains("lost its lease");
+        left -= i32::from(unusual);
+        !unusual || left >= 0
+    });
     let first = run(&mut shared(true), &stream);
     let alarm = first.alarms.iter().find(|alarm| alarm.at >= began[0]).unwrap();
     let early = alarm.scored.early.as_ref().unwrap();
@@ -233,7 +240,10 @@ fn a_mute_holds_for_early_alarms() {
         (1..).zip(&early.explanation.pattern).map(mute),
     )));
     let again = run(&mut muted, &stream);
-    assert!(again.alarms.iter().all(|it| it.scored.window.bounds != alarm.scored.window.bounds));
+    let bounds = alarm.scored.window.bounds;
+    assert!(again.alarms.iter().all(|it| it.scored.window.bounds != bounds));
+    let row = again.rows.iter().find(|row| row.window.bounds == bounds).unwrap();
+    assert!(row.verdict.muted && row.early.is_none());
 }
 
 /// Baseline after so many normal windows, a model, and the number of the next window.
@@ -247,7 +257,7 @@ fn warm(rate: u32) -> (Detector, Baseline, i64) {
 
 #[test]
 fn what_is_passed_over_would_have_raised_nothing() {
-    let (mut worth, mut raised, mut looked) = (0, 0, 0);
+    let (mut in_vain, mut raised) = (0, 0);
     for rate in [5, 60, 600] {
         let (mut detector, baseline, number) = warm(rate);
         let (mut maker, mut random) = (Maker::new(), Random::new(u64::from(rate)));
@@ -264,12 +274,12 @@ fn what_is_passed_over_would_have_raised_nothing() {
             let looks = detector.look(&mut fresh, (&window.content, start), &baseline);
             let alarm = detector.judge_early(window, &baseline, (start, NextOffset(1)));
             assert!(looks || alarm.is_none(), "{rate} {nth}");
-            looked += 1;
-            worth += u32::from(looks);
+            // Of the usual windows hardly any are worth a judgement.
+            in_vain += u32::from(looks && alarm.is_none() && nth % 2 == 1);
             raised += u32::from(alarm.is_some());
         }
     }
-    assert!(raised >= 20 && worth <= raised + looked / 10, "{looked} {worth} {raised}");
+    assert!(raised >= 20 && in_vain <= 6, "{in_vain} {raised}");
 }
 
 #[test]
