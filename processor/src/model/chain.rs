@@ -233,6 +233,7 @@ impl Chain<'_> {
             lines: f64::from(observed.lines()),
             time,
             hour: trailing.hour,
+            pairs: draws(observed.pairs.len()),
             clump: signals.clump,
             anomalous: false,
         });
