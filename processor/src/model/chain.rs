@@ -20,6 +20,7 @@ use super::{
     calibration::{Calibration, added},
     density::Density,
     history::{History, PairLines, TrainingWindow},
+    occasions::Occasions,
     profile::{Names, Profile},
     signals::{Raw, TrailingFindings, draws, signals},
     tail::{Tail, Weighted},
@@ -37,7 +38,7 @@ pub(super) const BLOCKS_FITTED_ONLY: i64 = 3;
 const BLOCK_SAMPLE_ROWS: usize = 800;
 /// Rows to which the model's own core points are fitted: a score compares with each of them.
 const MODEL_SAMPLE_ROWS: usize = 3_000;
-/// Largest share of windows presumed to be incidents.
+/// Most incidents presumed, as a share of the windows: what comes in one spell of time is one.
 const INCIDENTS_MAX: f64 = 0.02;
 /// Width of a surprisal bin, in nats, and the number of bins.
 const BIN_NATS: f64 = 0.01;
@@ -54,7 +55,7 @@ const TAIL_DRAWS: f64 = 10.0;
 const LONE_MAX: f64 = 0.002;
 /// Occasions from which a rare template is one that comes back.
 const RECURRING_OCCASIONS: f64 = 3.0;
-/// Evidence from which a trailing sum is taken to have been told of, in nats.
+/// Evidence from which a trailing sum or a level is taken to have been told of, in nats.
 const SETTLE_NATS: f64 = 12.0;
 /// Windows between two calls of the progress function.
 const PROGRESS_WINDOWS: u64 = 10_000;
@@ -224,6 +225,9 @@ impl Chain<'_> {
         {
             baseline.drift.settle(&observed, &excess);
         }
+        if signals.odd_hour.is_some() && signals.raw.volume >= SETTLE_NATS {
+            baseline.daily.tell();
+        }
         self.scored.push(Scored {
             signals: signals.raw,
             presumed,
@@ -248,11 +252,13 @@ impl Chain<'_> {
         let windows = scored.len() as f64;
         let share_of = |presumed: Presumed| -> f64 {
             let count = scored.iter().filter(|s| s.presumed == presumed);
-            count.map(|_| 1.0).sum::<f64>() / windows.max(1.0)
+            // Not -0, which a sum of none is.
+            count.map(|_| 1.0).sum::<f64>() / windows.max(1.0) + 0.0
         };
         let (incidents, lone) = (share_of(Presumed::Incident), share_of(Presumed::Lone));
+        let occasions = incident_occasions(&scored) / windows.max(1.0);
         let weights = Weights {
-            incident: (1.0 - INCIDENTS_MAX / incidents.max(INCIDENTS_MAX)).max(0.0),
+            incident: (1.0 - INCIDENTS_MAX / occasions.max(INCIDENTS_MAX)).max(0.0),
             lone: (1.0 - LONE_MAX / lone.max(LONE_MAX)).max(0.0),
         };
         let normal = weights.thin(&scored);
@@ -284,6 +290,19 @@ impl Chain<'_> {
             Tail::of_windows(&combined.collect::<Vec<_>>()).at_least(COMBINED_SLOPE);
         calibration
     }
+}
+
+/// Returns at how many independent occasions windows that are presumed to be incidents came: as many as
+/// there are if they lie scattered, fewer if they come in spells.
+fn incident_occasions(scored: &[Scored]) -> f64 {
+    let (mut elapsed, mut incidents) = (Occasions::default(), Occasions::default());
+    for (number, window) in (0..).zip(scored) {
+        elapsed.record(number);
+        if window.presumed == Presumed::Incident {
+            incidents.record(number);
+        }
+    }
+    incidents.independent(&elapsed)
 }
 
 /// What windows that are presumed to be incidents still count for: as far as there are more of them

@@ -26,7 +26,7 @@ use crate::{
 
 /// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
 const UNSEEN_TEXTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-/// Evidence from which an alarm is taken to have told of a trailing sum, in nats.
+/// Evidence from which an alarm is taken to have told of a trailing sum or a level, in nats.
 const SETTLE_NATS: f64 = 3.0;
 /// Milliseconds in a day.
 const DAY_MS: f64 = 86_400_000.0;
@@ -521,6 +521,12 @@ impl Judged {
     fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
         if self.silent {
             baseline.silence.tell();
+        }
+        if all.odd_hour.is_some()
+            && self.verdict.is_anomaly
+            && self.evidence[Kind::Volume as usize] >= SETTLE_NATS
+        {
+            baseline.daily.tell();
         }
         if let Some(excess) = all.excess
             && self.verdict.is_anomaly

@@ -36,10 +36,9 @@ const LEVEL_MIN: f64 = 0.02;
 const LINES_MIN: f64 = 20.0;
 /// Windows that the mean over the last minutes is worth: twice those it fades over, less one.
 const RECENT_WORTH: f64 = 19.0;
-/// Evidence from which a level is news, in nats, as for absences; it has been told after so many
-/// windows, until there were [`QUIET_WINDOWS`] with less.
+/// Evidence from which a level is news, in nats, as for absences. Once an alarm told of it, it is news
+/// again after so many windows with less.
 const LOUD_NATS: f64 = 9.0;
-const LOUD_WINDOWS: u32 = 5;
 const QUIET_WINDOWS: u32 = 20;
 
 /// Levels of the hours of the day (UTC), 1 on average.
@@ -181,8 +180,8 @@ pub(super) struct Daily {
     /// Mean level of the hours over the windows that the stream's means are of: the last hour and the
     /// last minutes; 0 while unknown.
     pub(super) seen: (f64, f64),
-    /// Windows that told of an unusual level, and quiet ones since.
-    told: (u32, u32),
+    /// An alarm told of an unusual level: usual windows until it is news again.
+    told: u32,
 }
 
 #[allow(clippy::ptr_arg, reason = "serde's signature")]
@@ -252,21 +251,19 @@ impl Daily {
         };
         // Either way, and beside the judgement by the last hour.
         let nats = (-ln_p - 2.0 * std::f64::consts::LN_2).max(0.0);
-        let (told, quiet) = &mut self.told;
-        let news = *told < LOUD_WINDOWS;
-        if nats >= LOUD_NATS {
-            (*told, *quiet) = ((*told + 1).min(LOUD_WINDOWS), 0);
-        } else if *told > 0 {
-            *quiet += 1;
-            if *quiet >= QUIET_WINDOWS {
-                self.told = (0, 0);
-            }
+        if nats < LOUD_NATS {
+            self.told = self.told.saturating_sub(1);
         }
-        (news && nats >= LOUD_NATS).then_some(OddHour {
+        (self.told == 0 && nats >= LOUD_NATS).then_some(OddHour {
             nats,
             usual: usual * clump,
             recent: recent * clump,
         })
+    }
+
+    /// Notes that an alarm told of the level.
+    pub(super) fn tell(&mut self) {
+        self.told = QUIET_WINDOWS;
     }
 
     /// Adds a window in which nothing was wrong.
@@ -300,7 +297,7 @@ impl Daily {
     /// Takes `recent` lines a window for the new level at this hour.
     pub(super) fn shift(&mut self, hour: Option<&Hour>, recent: f64) {
         self.seen = (0.0, 0.0);
-        self.told = (0, 0);
+        self.told = 0;
         self.hour = (0, 0.0, 0);
         let Some(hour) = hour.filter(|_| self.level.0 > 0.0) else {
             return;
@@ -364,6 +361,9 @@ mod tests {
             let (start_ms, lines) = (number * LENGTH_MS, lines(number));
             let hour = baseline.hour(trained, start_ms);
             let odd = baseline.odd_hour(hour.as_ref(), lines);
+            if odd.is_some() {
+                baseline.daily.tell();
+            }
             let volume = baseline.volume(lines, 0.01, hour.as_ref());
             baseline.step(BaselineStep {
                 lines,
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_night_at_noon_is_news_a_few_times_and_usual_at_night() {
+    fn a_night_at_noon_is_news_once_and_usual_at_night() {
         let mut baseline = Baseline::default();
         run(0..3 * DAY, &mut baseline, None, lines_at);
         // Falls slowly from ten on, so that no step shows.
@@ -428,7 +428,7 @@ mod tests {
         };
         let evidence = run(3 * DAY..4 * DAY, &mut baseline, None, falling);
         let told: Vec<_> = evidence.iter().filter(|e| e.2 >= LOUD_NATS).collect();
-        assert!(!told.is_empty() && told.len() <= 10, "{told:?}");
+        assert!(!told.is_empty() && told.len() <= 2, "{told:?}");
         let (first, _, _) = told[0];
         assert!((1_200..1_450).contains(&(first - 3 * DAY)), "{told:?}");
         let json = serde_json::to_string(&baseline.daily).unwrap();
