@@ -41,6 +41,7 @@ BEGIN
         ('alarms',                  'SELECT, INSERT, UPDATE'),
         ('alarm_actions',           'SELECT, INSERT'),
         ('mutes',                   'SELECT, INSERT, UPDATE'),
+        ('template_decisions',      'SELECT, INSERT'),
         ('models',                  'SELECT, INSERT'),
         ('active_models',           'SELECT, INSERT'),
         ('learning_leases',         'SELECT, INSERT, UPDATE'),

@@ -2,6 +2,7 @@
 //! the environment is `config`'s; what they do is `main`'s.
 
 mod alarms;
+mod templates;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use alarms::{AcknowledgeArgs, AlarmsArgs, EvidenceArgs, FeedbackArgs, MutesArgs};
+pub use templates::TemplatesArgs;
 
 /// Finds anomalies in log streams: Kafka in, 30-second windows, scores in PostgreSQL, alarms out.
 #[derive(Debug, Parser)]
@@ -57,23 +59,27 @@ Examples:
 Examples:
   logguard replay --input test.csv --model-dir model
   logguard replay --input test.csv --model-dir model --json | jq .f1
+  logguard replay --input test.csv --model-dir model --html report.html
+  logguard replay --input test.csv --model model --against new-model --tolerance 0.01
+  logguard train --input logs.csv --model-dir model --detector isolation-forest
+  logguard replay --input test.csv --model-dir model --compare
   logguard replay --from-kafka --kafka-brokers localhost:9092 --model-dir model --results out.jsonl")]
     Replay(ReplayArgs),
     /// Create or update the tables; safe to run from several places at once.
     #[command(after_help = "\
 Examples:
   logguard migrate --database-url postgres://logguard@localhost/logguard
-  logguard migrate --retention off        # keep old data (TimescaleDB)
+  logguard migrate --retention off        # keep old data
   logguard migrate --roles                # then: CREATE ROLE grafana LOGIN IN ROLE logguard_reader")]
     Migrate(MigrateArgs),
     /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
     #[command(after_help = "\
-Results, features, templates and alarms are kept 30 days, raw lines 7.
+Results, features, templates and alarms are kept 30 days, raw lines 7, unless retention is off
+(`logguard migrate --retention off`).
 
 Examples:
   logguard maintain --database-url postgres://logguard@localhost/logguard
-  logguard maintain --dry-run             # only count what would be dropped
-  logguard maintain --retention off       # only refresh summaries")]
+  logguard maintain --dry-run             # only count what would be dropped")]
     Maintain(MaintainArgs),
     /// Record that a version of a service was rolled out, to see what changed since.
     #[command(after_help = "\
@@ -125,6 +131,10 @@ pub enum ModelCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List the templates of a model, or those that streams watch and adopted since; adopt or forget
+    /// one by hand.
+    #[command(after_help = templates::EXAMPLES)]
+    Templates(TemplatesArgs),
 }
 
 /// `logguard config …`
@@ -151,7 +161,7 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ModelArgs {
     /// Directory of the model bundle (`model.json`).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "model", value_name = "DIR")]
     pub model_dir: Option<PathBuf>,
     /// Most false alarm windows a day on normal time, over all streams together.
     #[arg(long, value_name = "N")]
@@ -240,6 +250,9 @@ pub struct RunArgs {
     /// Where rows go; with `none` baselines start cold after every restart.
     #[arg(long = "store", value_name = "KIND")]
     pub store_kind: Option<StoreKindArg>,
+    /// Whether a window may raise its alarm before it is full.
+    #[arg(long, value_name = "ON|OFF")]
+    pub early_alarms: Option<OnOff>,
     /// File that alarms are appended to.
     #[arg(long, value_name = "FILE")]
     pub anomaly_log: Option<PathBuf>,
@@ -282,6 +295,10 @@ pub struct TrainArgs {
     /// Learn from events before this time only (RFC 3339), or from before so long ago (`1h`).
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// With `isolation-forest` the model holds that detector as well, for `replay`; `run` never goes by
+    /// it.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorArg,
     /// Learn from the feedback in this database as well: false alarms are taken as normal, real ones
     /// are left out.
     #[arg(long, value_name = "URL")]
@@ -289,6 +306,16 @@ pub struct TrainArgs {
     /// Print what was learnt as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What judges windows.
+#[derive(Clone, Copy, Debug, Default, ValueEnum, PartialEq, Eq)]
+pub enum DetectorArg {
+    /// The six signals that `run` goes by.
+    #[default]
+    Signals,
+    /// An isolation forest over the same columns, to compare with.
+    IsolationForest,
 }
 
 /// Flags of `replay`.
@@ -309,6 +336,9 @@ pub struct ReplayArgs {
     /// Where the model is and how it is judged.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Whether a window may raise its alarm before it is full, as in `run`.
+    #[arg(long, value_name = "ON|OFF")]
+    pub early_alarms: Option<OnOff>,
     /// Judge with the mutes in this database, as `run` does; without it nothing is muted.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
@@ -329,6 +359,25 @@ pub struct ReplayArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Write a report to this file, to be looked at in a browser: one page that loads nothing.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// What judges the windows: `isolation-forest` needs a model trained with it, and is there to
+    /// compare with; `run` never goes by it.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorArg,
+    /// Print the figures of both detectors side by side.
+    #[arg(long, conflicts_with_all = ["html", "results", "against", "detector"])]
+    pub compare: bool,
+    /// Compare the model (A) with the one in this directory (B), on the same input; exit with 1 if B
+    /// is worse.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["html", "results", "detector"])]
+    pub against: Option<PathBuf>,
+    /// By how much B may be worse: with labels in F1; without, in the share of overlays found (known
+    /// kinds of incident laid over copies of normal windows) and, beyond its budget, in the relative
+    /// number of alarms.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    pub tolerance: f64,
 }
 
 /// Flags of `migrate`.
@@ -337,7 +386,8 @@ pub struct MigrateArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Whether old rows are dropped (TimescaleDB): `off` keeps everything.
+    /// Whether old rows are dropped, by TimescaleDB or by `maintain`: `off` keeps everything. Without
+    /// it the database stays as it is; a new one drops.
     #[arg(long, value_name = "ON|OFF")]
     pub retention: Option<OnOff>,
     /// Make the roles `logguard_reader` (reads everything) and `logguard_writer` (what `run` needs),
@@ -352,9 +402,6 @@ pub struct MaintainArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Whether old rows are dropped: `off` keeps everything.
-    #[arg(long, value_name = "ON|OFF")]
-    pub retention: Option<OnOff>,
     /// Only count what would be dropped.
     #[arg(long)]
     pub dry_run: bool,
@@ -389,6 +436,15 @@ pub enum OnOff {
     Off,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "expected a number")?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err("expected a number from 0 to 1".to_owned())
+    }
+}
+
 fn property(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -412,6 +468,7 @@ impl Cli {
                 args.kafka.overrides(&mut settings);
                 args.window.overrides(&mut settings);
                 args.model.overrides(&mut settings);
+                put_early_alarms(&mut settings, args.early_alarms);
                 put(&mut settings, "store", "url", args.database_url.as_ref());
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
@@ -430,6 +487,12 @@ impl Cli {
             } => {
                 model.overrides(&mut settings);
             }
+            Command::Model {
+                command: ModelCommand::Templates(args),
+            } => {
+                put(&mut settings, "model", "dir", args.model_dir.as_ref());
+                args.store.overrides(&mut settings);
+            }
             Command::Config {
                 command: ConfigCommand::Print(args) | ConfigCommand::Check(args),
             } => {
@@ -446,6 +509,7 @@ impl RunArgs {
         self.kafka.overrides(settings);
         self.window.overrides(settings);
         self.model.overrides(settings);
+        put_early_alarms(settings, self.early_alarms);
         self.store.overrides(settings);
         put(
             settings,
@@ -508,6 +572,11 @@ impl StoreArgs {
     }
 }
 
+fn put_early_alarms(settings: &mut Map<String, Value>, wanted: Option<OnOff>) {
+    let on = wanted.map(|wanted| wanted == OnOff::On);
+    put(settings, "model", "early_alarms", on);
+}
+
 fn put(settings: &mut Map<String, Value>, section: &str, key: &str, value: Option<impl Serialize>) {
     if let Some(value) = value
         && let Ok(value) = serde_json::to_value(value)
@@ -542,12 +611,14 @@ mod tests {
             "10",
             "--kafka",
             "a.b=c=d",
+            "--early-alarms=off",
         ]);
         assert_eq!(
             cli.overrides(),
             json!({
                 "kafka": {"brokers": "k:1", "properties": {"a.b": "c=d"}},
                 "window": {"length_s": 10},
+                "model": {"early_alarms": false},
             })
         );
     }

@@ -28,11 +28,14 @@ use crate::{
     redact::Redactor,
     rescore::{Provenance, Rescoring},
     run,
-    sink::store::{AlarmAction, RecoveredStream, Store, StoredAlarm, StoredScore},
+    sink::store::{
+        AlarmAction, Chain, RecoveredStream, Store, StoreError, StoredAlarm, StoredScore,
+    },
 };
 
-/// What raised the alarms that a window's score explains: its lines, or that there were none.
-const PROVABLE: [&str; 2] = ["window", "silence"];
+/// What raised the alarms that a window's score explains: its lines, those so far, or that there were
+/// none.
+const PROVABLE: [&str; 3] = ["window", "early", "silence"];
 
 /// The alarm is not proved; the report says why.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -69,9 +72,13 @@ pub fn evidence(config: &Config, args: &EvidenceArgs, out: &mut impl Write) -> a
 /// What the database has kept of an alarm.
 struct Kept {
     alarm: StoredAlarm,
+    /// The row that the alarm was raised with.
     row: Option<StoredScore>,
+    row_is_gone: bool,
     state: Option<RecoveredStream>,
     model: Option<Bundle>,
+    /// Why the model that there is cannot be used.
+    unusable: Option<String>,
     mutes: Mutes,
 }
 
@@ -95,9 +102,19 @@ async fn gather(store: &Store, alarm: StoredAlarm) -> anyhow::Result<Kept> {
         Some(bounds) => store.state_after(&alarm.stream, bounds).await?,
         None => None,
     };
+    let row = store.score_of(&alarm.stream, alarm.bounds()).await?;
+    let (model, unusable) = match store.model(&alarm.model_checksum).await {
+        Ok(model) => (model, None),
+        // Of an earlier program, say: what it scored can be shown and not be scored again.
+        Err(error @ StoreError::Model { .. }) => (None, Some(Chain(&error).to_string())),
+        Err(error) => return Err(error.into()),
+    };
     Ok(Kept {
-        row: store.score_of(&alarm.stream, alarm.bounds()).await?,
-        model: store.model(&alarm.model_checksum).await?,
+        row_is_gone: row.is_none(),
+        // A provisional alarm is the clock's; the final row that came after it is the records'.
+        row: row.filter(|row| row.provisional == alarm.provisional),
+        model,
+        unusable,
         mutes: store.mutes().await?,
         state,
         alarm,
@@ -112,14 +129,18 @@ fn prove(config: &Config, args: &EvidenceArgs, kept: Kept) -> anyhow::Result<Evi
         state,
         model,
         mutes,
+        ..
     } = kept;
-    let mut records = Records::new(&alarm, args.lines);
+    // Until its window is final, an early alarm has no row that says the same.
+    let row = row.filter(|row| alarm.early_at.is_none() || !row.provisional);
+    let row_ends = row.as_ref().and_then(|row| row.next_offset);
+    let mut records = Records::new(&alarm, row_ends, args.lines);
     let mut scored = None;
     match model {
         Some(model) => {
             let redactor = Arc::new(Redactor::new(&config.redaction)?);
             let mut shared = judges(&alarm, model, mutes, redactor)?;
-            let mut again = Rescoring::new(provenance(&alarm, state), &mut shared);
+            let mut again = Rescoring::new(provenance(&alarm, state, row.is_some()), &mut shared);
             records.read(&config.kafka, &mut |record| again.record(record))?;
             scored = again.finish();
         }
@@ -140,7 +161,9 @@ fn prove(config: &Config, args: &EvidenceArgs, kept: Kept) -> anyhow::Result<Evi
 fn missing(kept: &Kept) -> Vec<String> {
     let alarm = &kept.alarm;
     let mut missing = Vec::new();
-    if kept.model.is_none() {
+    if let Some(unusable) = &kept.unusable {
+        missing.push(unusable.clone());
+    } else if kept.model.is_none() {
         let checksum = &alarm.model_checksum;
         missing.push(format!("the model {checksum} is not in table models"));
     }
@@ -152,12 +175,12 @@ fn missing(kept: &Kept) -> Vec<String> {
             "the row of {start} to {end}, whose state it was scored with, is gone"
         ));
     }
-    if kept.row.is_none() {
+    if kept.row_is_gone {
         missing.push("the window's row in anomaly_results is gone".to_owned());
     } else if kept.row.as_ref().is_some_and(|row| row.features.is_none()) {
         missing.push("the window's row in window_features is gone".to_owned());
     }
-    if !provenance(alarm, None).is_told_apart() {
+    if !provenance(alarm, None, true).is_told_apart() {
         missing.push(
             "services beyond the most that are told apart share this stream, and which they were \
              depends on all that came before"
@@ -183,10 +206,11 @@ fn judges(
     let detector = Detector::with_threshold(Arc::new(model), alarm.threshold);
     let mut shared = Shared::redacting(detector, redactor)?;
     shared.set_mutes(Arc::new(mutes));
+    shared.set_early_alarms(alarm.early_at.is_some());
     Ok(shared)
 }
 
-fn provenance(alarm: &StoredAlarm, state: Option<RecoveredStream>) -> Provenance {
+fn provenance(alarm: &StoredAlarm, state: Option<RecoveredStream>, full: bool) -> Provenance {
     Provenance {
         stream: alarm.stream_key(),
         bounds: alarm.bounds(),
@@ -195,5 +219,6 @@ fn provenance(alarm: &StoredAlarm, state: Option<RecoveredStream>) -> Provenance
         lateness_ms: alarm.lateness_ms,
         state: state.map(|state| state.continued_by(&alarm.model_checksum)),
         open: alarm.provisional,
+        early: alarm.early_at.is_some() && !full,
     }
 }

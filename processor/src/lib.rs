@@ -40,6 +40,7 @@ pub mod secret;
 pub mod shutdown;
 pub mod sink;
 pub mod source;
+pub mod templates;
 pub mod train;
 pub mod window;
 pub mod worker;

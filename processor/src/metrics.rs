@@ -27,6 +27,8 @@ pub struct PipelineMetrics {
     windows: Counter,
     lines: Counter,
     anomalies: Counter,
+    /// Alarms of windows that were not full yet.
+    pub(crate) early_alarms: Counter,
     muted: Counter,
     learning: Counter,
     capped: Counter,
@@ -72,6 +74,11 @@ impl PipelineMetrics {
             self.anomalies.clone(),
         );
         registry.register(
+            "early_alarms",
+            "Alarms raised before their window was full",
+            self.early_alarms.clone(),
+        );
+        registry.register(
             "muted",
             "Windows that are no anomalies because part of them is muted",
             self.muted.clone(),
@@ -109,7 +116,11 @@ impl PipelineMetrics {
                 &self.open_windows,
             ),
             ("streams", "Streams known", &self.streams),
-            ("mutes", "Mutes known, expired ones included", &self.mutes),
+            (
+                "mutes",
+                "Mutes and template decisions known, expired ones included",
+                &self.mutes,
+            ),
             (
                 "windows_pending",
                 "Final windows not yet durable everywhere",

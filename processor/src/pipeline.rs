@@ -6,15 +6,22 @@
 //!                 └────────► Rejected ◄── late, future
 //! ```
 //!
+//! Beside it [`early`] looks at windows that are still open, each second of event time.
+//!
 //! `run` and `replay` drive the same code, so what they say of the same records is the same.
 //! Pure: no clock, no I/O; the caller carries steps to sinks and ledger.
 
+mod early;
+
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
+pub use early::PANE_MS;
+
+use self::early::EarlyWatch;
 use crate::{
-    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
-    event::{Deploy, EventTime, LogEvent, TopicPartition},
-    model::{Baseline, Detector, Mutes, ScoredWindow},
+    decode::{self, MaskError, Masker, RejectReason, Rejected, Template, TemplateDictionary},
+    event::{Deploy, EventTime, LogEvent, NextOffset, TopicPartition},
+    model::{Baseline, Detector, EarlyAlarm, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
     source::RawRecord,
     window::{
@@ -32,6 +39,8 @@ const BASELINES_SPARE: usize = 64;
 /// Empty windows after which the clock stops asking whether a stream is silent: an hour at 30 s. One
 /// that pauses for longer is told of when it writes again.
 const SILENT_WINDOWS_MAX: u32 = 120;
+/// Silences told of at one look; what is left is told of at the next.
+pub const SILENCES_MAX: usize = 64;
 
 /// What a record brought about, in order. Most records bring about nothing.
 #[derive(Clone, Debug)]
@@ -45,6 +54,8 @@ pub enum Step<W> {
         /// Largest event time of the records before it.
         max_event_time_before: Option<EventTime>,
     },
+    /// A window that is still open is an alarm: told once, and it stands.
+    Early(W),
     /// A window closed. Those of one slot follow each other.
     Closed(W),
     /// The record told of a deploy; it may count as a line all the same.
@@ -80,6 +91,7 @@ impl<W> Step<W> {
                 offset,
                 max_event_time_before,
             },
+            Self::Early(window) => Step::Early(turn(window)),
             Self::Closed(window) => Step::Closed(turn(window)),
             Self::Deployed {
                 offset,
@@ -235,6 +247,7 @@ pub struct Shared {
     dictionary: TemplateDictionary,
     detector: Detector,
     redactor: Arc<Redactor>,
+    early_alarms: bool,
 }
 
 /// The shared part cannot be made.
@@ -270,6 +283,7 @@ impl Shared {
             dictionary: dictionary.redacting(Arc::clone(&redactor)),
             detector,
             redactor,
+            early_alarms: true,
         })
     }
 
@@ -290,10 +304,31 @@ impl Shared {
         self.detector.set_mutes(mutes);
     }
 
+    /// Sets whether windows are looked at before they are full, which they are if nothing is said.
+    pub fn set_early_alarms(&mut self, on: bool) {
+        self.early_alarms = on;
+    }
+
     /// Returns what is muted.
     #[must_use]
     pub fn mutes(&self) -> &Mutes {
         self.detector.mutes()
+    }
+
+    /// Scores a window that is no stream's next one, from the state it is given.
+    pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        self.detector.score(window, baseline)
+    }
+
+    /// Returns the template of a message.
+    pub fn template(&mut self, message: &str) -> Arc<Template> {
+        Arc::clone(self.dictionary.resolve(message))
+    }
+
+    /// Returns the combined p-value below which windows are anomalous.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.detector.threshold()
     }
 
     /// Returns how many texts of unseen templates are kept.
@@ -315,6 +350,7 @@ pub struct PartitionPipeline {
     intake: Intake,
     baselines: HashMap<Option<Arc<str>>, Baseline>,
     steps: Vec<Step<ClosedWindow>>,
+    early: EarlyWatch,
 }
 
 impl PartitionPipeline {
@@ -327,6 +363,7 @@ impl PartitionPipeline {
         baselines: Vec<(Option<Arc<str>>, Baseline)>,
     ) -> Self {
         Self {
+            early: EarlyWatch::new(start.max_event_time),
             intake: Intake::new(config, partition, start),
             baselines: baselines.into_iter().collect(),
             steps: Vec::new(),
@@ -352,9 +389,11 @@ impl PartitionPipeline {
         record: RawRecord<'_>,
         steps: &mut Vec<Step<ScoredWindow>>,
     ) {
+        let next = NextOffset::after(record.offset);
         self.intake
             .record(&mut shared.dictionary, record, &mut self.steps);
         self.score(shared, steps);
+        self.look_early(shared, next, steps);
     }
 
     /// Takes one event of a file.
@@ -368,6 +407,7 @@ impl PartitionPipeline {
         self.intake
             .event(&mut shared.dictionary, event, offset, &mut self.steps);
         self.score(shared, steps);
+        self.look_early(shared, NextOffset::after(offset), steps);
     }
 
     /// Closes what the watermark has passed already: after a restart, before the first record.
@@ -385,6 +425,7 @@ impl PartitionPipeline {
     ) {
         self.intake.close_idle(max_event_time, &mut self.steps);
         self.score(shared, steps);
+        self.early.pass(self.intake.windower().max_event_time());
     }
 
     /// Closes everything: the input has ended.
@@ -398,39 +439,94 @@ impl PartitionPipeline {
     pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
         let mut baselines = self.baselines.clone();
         let rows = self.intake.windower().open_rows().into_iter();
-        rows.map(|window| score_window(&mut baselines, shared, window))
-            .collect()
+        rows.map(|window| {
+            let early = self.early.alarm_of(&window);
+            score_window((&mut baselines, shared), window, early)
+        })
+        .collect()
     }
 
     /// Returns, per stream that writes nothing while all its records have been read, the row at which
-    /// its silence is an alarm, as far as `time` has passed its end; nothing changes. The rows that
-    /// the records make final later say the same.
+    /// its silence is an alarm, as far as `time` has passed its end; nothing changes. Leaves out those
+    /// `told` of, and gives [`SILENCES_MAX`] at most. The rows that the records make final later say
+    /// the same.
     #[must_use]
-    pub fn score_silence(&self, shared: &mut Shared, time: EventTime) -> Vec<ScoredWindow> {
-        let windower = self.intake.windower();
-        let mut streams: Vec<_> = self.baselines.iter().collect();
-        streams.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        let mut silent = Vec::new();
-        for (service, baseline) in streams {
-            let detector = &mut shared.detector;
-            let Some(windows) = detector.silent_after(baseline, SILENT_WINDOWS_MAX) else {
-                continue;
-            };
-            let row = |windows| windower.silent_row(service.as_deref(), windows);
-            if row(windows).is_none_or(|row| row.bounds.end > time) {
-                continue;
-            }
-            let mut baseline = baseline.clone();
-            let rows = (1..=windows).filter_map(row);
-            let scored = rows.map(|row| detector.score(row, &mut baseline));
-            silent.extend(scored.last());
+    pub fn score_silence(
+        &self,
+        shared: &mut Shared,
+        time: EventTime,
+        told: impl Fn(&Option<Arc<str>>) -> bool,
+    ) -> Vec<ScoredWindow> {
+        let mut open: HashMap<_, Vec<_>> = HashMap::new();
+        for row in self.intake.windower().open_rows() {
+            let rows: &mut Vec<_> = open.entry(row.stream.service.clone()).or_default();
+            rows.push(row);
         }
-        silent
+        let mut streams: Vec<_> = self.baselines.iter().collect();
+        streams.retain(|(service, _)| !told(service));
+        streams.sort_unstable_by(|a, b| a.0.cmp(b.0));
+        let silent = streams.into_iter().filter_map(|(service, baseline)| {
+            let open = open.remove(service).unwrap_or_default();
+            self.silence_of(service.as_deref(), baseline, open, (shared, time))
+        });
+        silent.take(SILENCES_MAX).collect()
+    }
+
+    /// Returns the row at which the silence of one stream is an alarm, after its rows that are `open`.
+    fn silence_of(
+        &self,
+        service: Option<&str>,
+        baseline: &Baseline,
+        open: Vec<ClosedWindow>,
+        (shared, time): (&mut Shared, EventTime),
+    ) -> Option<ScoredWindow> {
+        let row = |windows| self.intake.windower().silent_row(service, windows);
+        if row(1)?.bounds.end > time {
+            return None;
+        }
+        let detector = &mut shared.detector;
+        let mut baseline = baseline.clone();
+        for window in open {
+            let early = self.early.alarm_of(&window);
+            detector.score_after(window, &mut baseline, early);
+        }
+        let windows = detector.silent_after(&baseline, SILENT_WINDOWS_MAX)?;
+        if row(windows)?.bounds.end > time {
+            return None;
+        }
+        let rows = (1..=windows).filter_map(row);
+        rows.map(|row| detector.score(row, &mut baseline)).last()
+    }
+
+    /// Looks at what is open, if the record before `next` passed the end of a pane.
+    #[inline]
+    fn look_early(
+        &mut self,
+        shared: &mut Shared,
+        next: NextOffset,
+        steps: &mut Vec<Step<ScoredWindow>>,
+    ) {
+        let windower = self.intake.windower();
+        if !self.early.is_due(windower.max_event_time()) {
+            return;
+        }
+        self.early.pass(windower.max_event_time());
+        if shared.early_alarms {
+            let open = (windower, &self.baselines);
+            let alarms = self.early.look(open, shared, next);
+            steps.extend(alarms.into_iter().map(Step::Early));
+        }
     }
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
-        for step in self.steps.drain(..) {
-            steps.push(step.map(|window| score_window(&mut self.baselines, shared, window)));
+        for mut step in self.steps.drain(..) {
+            if let Step::Deployed { deploy, .. } = &mut step {
+                deploy.version = shared.redactor.text(&deploy.version).into_owned();
+            }
+            steps.push(step.map(|window| {
+                let early = self.early.alarm_of(&window);
+                score_window((&mut self.baselines, shared), window, early)
+            }));
         }
         let windower = self.intake.windower();
         if self.baselines.len() > 2 * windower.stream_count() + BASELINES_SPARE {
@@ -441,16 +537,16 @@ impl PartitionPipeline {
 }
 
 fn score_window(
-    baselines: &mut HashMap<Option<Arc<str>>, Baseline>,
-    shared: &mut Shared,
+    (baselines, shared): (&mut HashMap<Option<Arc<str>>, Baseline>, &mut Shared),
     mut window: ClosedWindow,
+    early: Option<Arc<EarlyAlarm>>,
 ) -> ScoredWindow {
     let baseline = baselines.entry(window.stream.service.clone()).or_default();
     if window.first {
         *baseline = Baseline::default();
     }
     redact_samples(&shared.redactor, &mut window);
-    shared.detector.score(window, baseline)
+    shared.detector.score_after(window, baseline, early)
 }
 
 /// Makes the samples fit to be shown. Templates are so already, see [`TemplateDictionary`].
@@ -465,5 +561,11 @@ fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
     // An open window shares its content with the windower: copied only if need be.
     if samples != window.content.samples {
         Arc::make_mut(&mut window.content).samples = samples;
+    }
+    // Labelled input only.
+    if window.content.first_anomalous.is_some()
+        && let Some(line) = &mut Arc::make_mut(&mut window.content).first_anomalous
+    {
+        line.message = shown(&line.message);
     }
 }

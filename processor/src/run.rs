@@ -348,10 +348,10 @@ async fn probe_store(store: Option<Store>, health: Arc<Health>) {
 /// # Errors
 /// Returns an error if the server cannot be reached or refuses.
 pub fn migrate(config: &Config, args: &MigrateArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let retention = match args.retention {
-        Some(OnOff::Off) => Retention::Off,
-        Some(OnOff::On) | None => Retention::On,
-    };
+    let retention = args.retention.map(|it| match it {
+        OnOff::Off => Retention::Off,
+        OnOff::On => Retention::On,
+    });
     let report = runtime()?.block_on(migrate::migrate(
         &config.store,
         MigrateOptions {

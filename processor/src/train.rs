@@ -29,7 +29,7 @@ pub(crate) use self::{
     topic::{Watching, check_read, read_topic},
 };
 use crate::{
-    cli::TrainArgs,
+    cli::{DetectorArg, TrainArgs},
     clock::Clock,
     config::Config,
     files::{parse_bound, read_events},
@@ -91,7 +91,10 @@ fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<(Bundle, Option<Fe
         since: bound(&args.since)?,
         until: bound(&args.until)?,
     };
-    let lesson = Lesson::begin(config, Judgements::read(config, args)?)?;
+    let mut lesson = Lesson::begin(config, Judgements::read(config, args)?)?;
+    if args.detector == DetectorArg::IsolationForest {
+        lesson = lesson.with_second_detector();
+    }
     let lesson = if args.from_kafka {
         learn_topic(config, range, lesson)?
     } else {

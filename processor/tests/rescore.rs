@@ -107,6 +107,7 @@ fn rescored(
         lateness_ms: window.lateness_ms,
         state,
         open: window.final_by == FinalBy::Open,
+        early: false,
     };
     let mut again = Rescoring::new(provenance, shared);
     let mut lines = 0;
@@ -183,6 +184,7 @@ fn services_that_share_a_stream_are_not_told_apart() {
         lateness_ms: 0,
         state: None,
         open: false,
+        early: false,
     };
     assert!(provenance("auth").is_told_apart());
     assert!(!provenance(OTHER_SERVICES).is_told_apart());

@@ -2,8 +2,14 @@
 //! worth as p-values is the calibration's to say.
 
 use super::{
-    absence::Missing, baseline::Baseline, counts::CountModel, density::Density, drift::Excess,
+    absence::Missing,
+    baseline::Baseline,
+    counts::CountModel,
+    density::Density,
+    drift::Excess,
+    early::Fill,
     profile::Profile,
+    rhythm::{Hour, OddHour},
 };
 use crate::{
     event::Level,
@@ -14,7 +20,7 @@ use crate::{
 pub(super) const SURPRISALS: usize = 4;
 
 /// The raw statistics of one window.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Raw {
     /// Distinct pairs of service and template: the draws that the largest surprisal is one of.
     pub(super) draws: f64,
@@ -47,10 +53,14 @@ pub(super) struct Signals {
     pub(super) excess: Option<Excess>,
     /// What is absent.
     pub(super) missing: Option<Missing>,
+    /// The level that is not the one of this hour, where that says most of the volume.
+    pub(super) odd_hour: Option<OddHour>,
     /// Label of the nearest core point, -1 beyond eps.
     pub(super) cluster_label: i32,
     /// Squared deviations of the template counts, observed and expected.
     pub(super) clump: (f64, f64),
+    /// What a full window would hold, while it is open.
+    pub(super) fill: Fill,
 }
 
 /// Returns the signals of a window. Windows without lines are [`super::silence`]'s.
@@ -75,61 +85,77 @@ pub(super) fn signals(
     (signals.raw.surprisals, signals.surprising) = most_surprising(observed);
     let cold = baseline.is_cold();
     if lines > 0.0 {
-        signals.raw.critical = critical(profile, observed, clump);
+        signals.raw.critical = critical(profile, observed, clump, signals.fill);
         let ratio = count_ratio(profile, baseline, lines);
         if let Some((label, distance)) = density.nearest(row, ratio) {
             signals.cluster_label = label;
             signals.raw.distance = distance;
         }
         if !cold {
-            (signals.raw.repetition, signals.repeated) = repetition(observed, clump);
-            signals.raw.volume = baseline.volume(lines, profile.level_variation);
-            signals.excess = trailing.excess;
-            signals.raw.drift = trailing.drift(observed.pairs.len());
-            signals.missing = trailing.missing;
-            signals.raw.absence = trailing.absence();
+            (signals.raw.repetition, signals.repeated) = repetition(observed, clump, signals.fill);
+            let hour = trailing.hour.as_ref();
+            signals.raw.volume = baseline.volume(lines, profile.level_variation, hour);
+            let odd = trailing.odd_hour;
+            signals.odd_hour = odd.filter(|odd| odd.nats > signals.raw.volume);
+            signals.raw.volume = odd.map_or(0.0, |odd| odd.nats).max(signals.raw.volume);
+            trailing.tell(&mut signals, observed.pairs.len(), |_| true, |_| true);
         }
     }
     signals
 }
 
-/// What the stream's trailing sums and absences say of a window, which they hold already.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the stream's trailing sums and absences say of a window, which they hold already; most
+/// remarkable first.
+#[derive(Clone, Debug, Default)]
 pub(super) struct TrailingFindings {
-    pub(super) excess: Option<Excess>,
-    pub(super) missing: Option<Missing>,
+    excesses: Vec<Excess>,
+    missing: Vec<Missing>,
+    /// What is usual at this hour, and what is not.
+    pub(super) hour: Option<Hour>,
+    odd_hour: Option<OddHour>,
 }
 
 impl TrailingFindings {
-    /// Moves the sums of a stream on by a window of `length_ms`.
+    /// Moves the sums of a stream on by a window that starts at `start_ms`.
     pub(super) fn observe(
         baseline: &mut Baseline,
         profile: &Profile,
         observed: &Observed,
-        length_ms: i64,
+        (start_ms, length_ms): (i64, i64),
     ) -> Self {
         let clump = baseline.clump();
+        let hour = baseline.hour(profile.rhythm.as_ref(), start_ms);
         Self {
-            excess: baseline.drift.observe(observed, length_ms, clump),
+            odd_hour: baseline.odd_hour(hour.as_ref(), f64::from(observed.lines())),
+            hour,
+            excesses: baseline.drift.observe(observed, length_ms, clump),
             missing: baseline.absences.observe(profile.watch(), observed, clump),
         }
     }
 
-    /// Over two horizons each.
-    fn drift(&self, pairs: usize) -> f64 {
-        self.excess
-            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs))
-    }
-
-    fn absence(&self) -> f64 {
-        self.missing
-            .map_or(0.0, |missing| any_of(missing.nats, missing.watched))
+    /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. The
+    /// sums of a pair go over two horizons.
+    pub(super) fn tell(
+        &self,
+        signals: &mut Signals,
+        pairs: usize,
+        counts: impl Fn(&Excess) -> bool,
+        is_missed: impl Fn(&Missing) -> bool,
+    ) {
+        signals.excess = self.excesses.iter().copied().find(counts);
+        signals.raw.drift = signals
+            .excess
+            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs));
+        signals.missing = self.missing.iter().copied().find(is_missed);
+        signals.raw.absence = signals
+            .missing
+            .map_or(0.0, |missing| any_of(missing.nats, missing.watched));
     }
 }
 
 /// Returns the signals of a window as if the pairs at `left_out` had not come, which are in order.
-/// The volume stays: a flood of new lines is a signal besides their being new. Places are those of
-/// `observed`.
+/// The volume stays: a flood of new lines is a signal besides their being new; so do the trailing
+/// signals, which [`TrailingFindings::tell`] of. Places are those of `observed`.
 pub(super) fn signals_without(
     left_out: &[usize],
     levels: impl Fn(usize) -> Level,
@@ -156,38 +182,36 @@ pub(super) fn signals_without(
         surprising: in_all(surprising),
         ..*all
     };
-    signals.raw.draws = draws(rest.pairs.len());
+    signals.raw.draws = draws(all.fill.pairs(rest.pairs.len()));
     signals.raw.surprisals = surprisals;
-    signals.raw.critical = critical(profile, &rest, clump);
+    signals.raw.critical = critical(profile, &rest, clump, all.fill);
     if !baseline.is_cold() {
-        let (most, repeated) = repetition(&rest, clump);
+        let (most, repeated) = repetition(&rest, clump, all.fill);
         (signals.raw.repetition, signals.repeated) = (most, in_all(repeated));
-    }
-    // Of drifts only the most remarkable is known.
-    if all
-        .excess
-        .is_some_and(|excess| left_out.binary_search(&excess.place).is_ok())
-    {
-        (signals.raw.drift, signals.excess) = (0.0, None);
     }
     signals
 }
 
-fn most_surprising(observed: &Observed) -> ([f64; SURPRISALS], Option<usize>) {
+pub(super) fn most_surprising(observed: &Observed) -> ([f64; SURPRISALS], Option<usize>) {
     let (mut most, mut first) = ([0.0; SURPRISALS], None);
     for (place, pair) in observed.pairs.iter().enumerate() {
         let surprisal = pair.fact.surprisal;
-        if surprisal <= most[SURPRISALS - 1] {
-            continue;
-        }
         if surprisal > most[0] {
             first = Some(place);
         }
-        let rank = most.partition_point(|larger| *larger >= surprisal);
-        most[rank..].rotate_right(1);
-        most[rank] = surprisal;
+        push_surprisal(&mut most, surprisal);
     }
     (most, first)
+}
+
+/// Keeps a surprisal if it is among the largest, which are in order.
+pub(super) fn push_surprisal(most: &mut [f64; SURPRISALS], surprisal: f64) {
+    if surprisal <= most[SURPRISALS - 1] {
+        return;
+    }
+    let rank = most.partition_point(|larger| *larger >= surprisal);
+    most[rank..].rotate_right(1);
+    most[rank] = surprisal;
 }
 
 /// What brings a count of this stream to the volume of training.
@@ -208,14 +232,14 @@ fn service_of<'a>(observed: &'a Observed, pair: &PairFact) -> &'a ServiceFact {
 
 /// How improbable the most repeated template is, given that it came at all and how many lines its
 /// service wrote; corrected for having looked at every pair.
-fn repetition(observed: &Observed, clump: f64) -> (f64, Option<usize>) {
+pub(super) fn repetition(observed: &Observed, clump: f64, fill: Fill) -> (f64, Option<usize>) {
     let mut worst = (0.0, None);
     for (place, pair) in observed.pairs.iter().enumerate() {
         let count = f64::from(pair.count) / clump;
         if count <= 1.0 {
             continue;
         }
-        let lines = f64::from(service_of(observed, pair).lines) / clump;
+        let lines = fill.lines(service_of(observed, pair).lines) / clump;
         let factor = 1.0 + (lines - 1.0).max(0.0) * pair.fact.clumping;
         let model = CountModel::with_factor(lines * pair.fact.share, factor);
         let ln_p = model.ln_upper(count) - model.ln_upper(1.0);
@@ -223,7 +247,7 @@ fn repetition(observed: &Observed, clump: f64) -> (f64, Option<usize>) {
             worst = (-ln_p, Some(place));
         }
     }
-    (any_of(worst.0, observed.pairs.len()), worst.1)
+    (any_of(worst.0, fill.pairs(observed.pairs.len())), worst.1)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "at most 20,000 pairs")]
@@ -232,7 +256,7 @@ pub(super) fn draws(pairs: usize) -> f64 {
 }
 
 /// -ln(1 - (1 - p)^n): the p-value of the smallest of n.
-fn any_of(minus_ln_p: f64, n: usize) -> f64 {
+pub(super) fn any_of(minus_ln_p: f64, n: usize) -> f64 {
     let n = draws(n.max(1));
     let p = (-minus_ln_p).exp();
     if p < 1e-9 {
@@ -242,7 +266,7 @@ fn any_of(minus_ln_p: f64, n: usize) -> f64 {
     -(-none.exp_m1()).max(f64::MIN_POSITIVE).ln()
 }
 
-fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
+pub(super) fn critical(profile: &Profile, observed: &Observed, clump: f64, fill: Fill) -> f64 {
     let count = f64::from(observed.critical()) / clump;
     if count <= 0.0 {
         return 0.0;
@@ -261,7 +285,8 @@ fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
         .chain([(None, rest)])
         .map(|(known, lines)| f64::from(lines) * profile.critical_share(known))
         .sum();
-    let lines = f64::from(observed.lines()) / clump;
+    let mean = fill.critical(mean, observed.lines(), profile.critical_share);
+    let lines = fill.lines(observed.lines()) / clump;
     let factor = 1.0 + (lines - 1.0).max(0.0) * profile.critical_clumping;
     -CountModel::with_factor(mean / clump, factor).ln_upper(count)
 }

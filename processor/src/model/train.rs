@@ -11,6 +11,7 @@ use super::{
     density::{Density, quantile},
     history::{History, PairLines, TrainingWindow},
     profile::{Names, Profile, cut},
+    second::Second,
     tally::{Tally, critical_lines},
     youth::Caution,
 };
@@ -82,6 +83,7 @@ pub struct Trainer {
     span: Option<(EventTime, EventTime)>,
     untracked_lines: u64,
     windows_with_lines: usize,
+    second_detector: bool,
 }
 
 #[derive(Debug, Default)]
@@ -108,12 +110,18 @@ impl Trainer {
             names: Names::default(),
             index: NameIndex::default(),
             streams: HashMap::new(),
-            tally: Tally::default(),
+            tally: Tally::new(window_length_ms),
             history: History::default(),
             span: None,
             untracked_lines: 0,
             windows_with_lines: 0,
+            second_detector: false,
         })
+    }
+
+    /// Lets the model hold the second detector, an isolation forest, as well.
+    pub fn with_second_detector(&mut self) {
+        self.second_detector = true;
     }
 
     /// Learns from a window. Windows come in time order; rows that stand for a gap are skipped.
@@ -181,7 +189,9 @@ impl Trainer {
             &self.names,
             self.window_length_ms,
         );
+        let wanted = self.second_detector.then_some(self.window_length_ms);
         let content = Content {
+            second: wanted.and_then(|length| Second::fit(&self.history, &self.names, length)),
             window_length_ms: self.window_length_ms,
             span,
             masks: self.masks,

@@ -51,6 +51,12 @@ impl Lesson {
         self
     }
 
+    /// Fits the second detector as well, see [`Trainer::with_second_detector`].
+    pub(crate) fn with_second_detector(mut self) -> Self {
+        self.trainer.with_second_detector();
+        self
+    }
+
     /// Takes the next event, the one with this number.
     pub(crate) fn event(&mut self, event: &LogEvent<'_>, number: i64) {
         self.intake
@@ -106,7 +112,7 @@ impl Lesson {
                     self.judgements.add(&mut self.trainer, &window);
                 }
                 Step::Rejected { .. } => self.refused += 1,
-                Step::Opened { .. } | Step::Deployed { .. } => {}
+                Step::Opened { .. } | Step::Deployed { .. } | Step::Early(_) => {}
             }
         }
     }
