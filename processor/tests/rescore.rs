@@ -112,7 +112,9 @@ fn rescored(
     let mut again = Rescoring::new(provenance, shared);
     let mut lines = 0;
     if let Some(span) = window.span {
-        for offset in span.first..span.next.0 {
+        // An early alarm may come with a record of another stream, after the window's last one.
+        let next = scored.early.as_ref().map_or(span.next, |early| early.next);
+        for offset in span.first..span.next.max(next).0 {
             let payload = &log[usize::try_from(offset).unwrap()];
             lines += usize::from(again.record(record(offset, payload)).is_some());
         }

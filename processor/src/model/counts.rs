@@ -57,7 +57,8 @@ impl CountModel {
         if count <= 0.0 {
             return 0.0;
         }
-        let count = count.min(MEAN_RANGE.1).ceil();
+        // So many as the mean or more are no likelier than fewer or more, and below it few terms say nothing.
+        let count = count.max(self.mean).min(MEAN_RANGE.1).ceil();
         let probability = self.mean / (self.mean + self.size);
         let (mut term, mut sum, mut at) = (1.0, 1.0, count);
         for _ in 0..BOUND_TERMS {

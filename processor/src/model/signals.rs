@@ -6,7 +6,7 @@ use super::{
     baseline::Baseline,
     counts::CountModel,
     density::Density,
-    drift::Excess,
+    drift::{Excess, fine},
     early::Fill,
     profile::Profile,
     rhythm::{Hour, OddHour},
@@ -134,7 +134,8 @@ impl TrailingFindings {
     }
 
     /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. The
-    /// sums of a pair go over two horizons.
+    /// sums of a pair go over two horizons. What rounding makes of nothing is nothing: a tail of it would
+    /// differ with the order of the lines.
     pub(super) fn tell(
         &self,
         signals: &mut Signals,
@@ -145,11 +146,11 @@ impl TrailingFindings {
         signals.excess = self.excesses.iter().copied().find(counts);
         signals.raw.drift = signals
             .excess
-            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs));
+            .map_or(0.0, |excess| fine(any_of(excess.nats, 2 * pairs)));
         signals.missing = self.missing.iter().copied().find(is_missed);
         signals.raw.absence = signals
             .missing
-            .map_or(0.0, |missing| any_of(missing.nats, missing.watched));
+            .map_or(0.0, |missing| fine(any_of(missing.nats, missing.watched)));
     }
 }
 
