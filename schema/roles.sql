@@ -41,7 +41,10 @@ BEGIN
         ('alarms',                  'SELECT, INSERT, UPDATE'),
         ('alarm_actions',           'SELECT, INSERT'),
         ('mutes',                   'SELECT, INSERT, UPDATE'),
+        ('template_decisions',      'SELECT, INSERT'),
         ('models',                  'SELECT, INSERT'),
+        ('active_models',           'SELECT, INSERT'),
+        ('learning_leases',         'SELECT, INSERT, UPDATE'),
         ('deploys',                 'SELECT, INSERT'),
         ('log_events',              'INSERT'),
         -- Drops its own notes of days past.

@@ -102,7 +102,13 @@ impl Bench {
                 bytes: 0,
             };
             events.write(&training)?;
-            let arguments = ["train", "--input", &text(&training)?, "--model-dir", &text(&model)?];
+            let arguments = [
+                "train",
+                "--input",
+                &text(&training)?,
+                "--model-dir",
+                &text(&model)?,
+            ];
             logguard(&program, &arguments, &places.database_url)?;
             std::fs::remove_file(&training)?;
         }
@@ -188,14 +194,26 @@ fn measure_topic(
             runs[3].push(peer::streams(setup, classpath, &topic, args.events)?);
         }
     }
-    let names = ["(a) bare consumer", "(b) + serde_json Value", "(c) logguard run", "Kafka Streams count"];
+    let names = [
+        "(a) bare consumer",
+        "(b) + serde_json Value",
+        "(c) logguard run",
+        "Kafka Streams count",
+    ];
     let mut base = None;
-    for (name, runs) in names.into_iter().zip(runs).filter(|(_, runs)| !runs.is_empty()) {
+    for (name, runs) in names
+        .into_iter()
+        .zip(runs)
+        .filter(|(_, runs)| !runs.is_empty())
+    {
         let row = row(&input, name, median(runs), base);
         base = base.or(Some(row.events_per_s));
         rows.push(row);
     }
-    let (results, letters) = (processor::results_topic(&topic), processor::letters_topic(&topic));
+    let (results, letters) = (
+        processor::results_topic(&topic),
+        processor::letters_topic(&topic),
+    );
     topic::delete(&setup.brokers, &[&topic, &results, &letters])
 }
 
@@ -231,7 +249,10 @@ fn watch(program: &Path, arguments: &[&str], events: u64) -> Result<Drained> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    ensure!(matches!(status.code(), Some(0 | 1)), "{arguments:?} ended with {status}");
+    ensure!(
+        matches!(status.code(), Some(0 | 1)),
+        "{arguments:?} ended with {status}"
+    );
     Ok(Drained {
         events,
         seconds: started.elapsed().as_secs_f64(),
@@ -241,7 +262,13 @@ fn watch(program: &Path, arguments: &[&str], events: u64) -> Result<Drained> {
 
 fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained> {
     let output = Command::new(std::env::current_exe()?)
-        .args(["consume", "--kafka-brokers", &setup.brokers, "--topic", topic])
+        .args([
+            "consume",
+            "--kafka-brokers",
+            &setup.brokers,
+            "--topic",
+            topic,
+        ])
         .args(["--events", &events.to_string(), "--parse", parse])
         .stderr(Stdio::inherit())
         .output()?;
@@ -251,19 +278,28 @@ fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained>
 
 /// Drains the topic with a processor: from its first record to its last.
 pub(crate) fn run_logguard(setup: &Setup, topic: &str, events: u64) -> Result<Drained> {
-    let (results, letters) = (processor::results_topic(topic), processor::letters_topic(topic));
+    let (results, letters) = (
+        processor::results_topic(topic),
+        processor::letters_topic(topic),
+    );
     topic::create(&setup.brokers, &results, 1)?;
     topic::create(&setup.brokers, &letters, 1)?;
     // A group of its own for every run, so that each begins at the beginning.
     let group = fresh_topic("bench");
     let mut processor = Processor::start(setup, topic, &["--consumer-group", &group])?;
-    let first = processor.wait_for("the first record", WITHIN, |now| now.get("source_records_total") > 0.0)?;
+    let first = processor.wait_for("the first record", WITHIN, |now| {
+        now.get("source_records_total") > 0.0
+    })?;
     let (started, before) = (Instant::now(), first.get("source_records_total"));
     #[allow(clippy::cast_precision_loss, reason = "millions")]
     let total = events as f64;
-    processor.wait_for("the last record", WITHIN, |now| now.get("source_records_total") >= total)?;
+    processor.wait_for("the last record", WITHIN, |now| {
+        now.get("source_records_total") >= total
+    })?;
     let seconds = started.elapsed().as_secs_f64() * total / (total - before).max(1.0);
-    processor.wait_for("every row written", WITHIN, |now| now.get("sink_pending") == 0.0)?;
+    processor.wait_for("every row written", WITHIN, |now| {
+        now.get("sink_pending") == 0.0
+    })?;
     let usage = processor.usage()?;
     processor.stop()?;
     Ok(Drained {

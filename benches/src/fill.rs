@@ -60,7 +60,10 @@ pub(crate) fn send(
 pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
     producer.flush(Duration::from_secs(120))?;
     if producer.in_flight_count() > 0 {
-        bail!("{} records were not acknowledged", producer.in_flight_count());
+        bail!(
+            "{} records were not acknowledged",
+            producer.in_flight_count()
+        );
     }
     Ok(())
 }

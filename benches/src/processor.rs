@@ -112,7 +112,10 @@ impl Processor {
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                bail!("logguard ended with {status} before {what}; see {}", self.log.display());
+                bail!(
+                    "logguard ended with {status} before {what}; see {}",
+                    self.log.display()
+                );
             }
             if let Ok(metrics) = self.metrics()
                 && holds(&metrics)
@@ -174,7 +177,10 @@ impl Metrics {
         let mut sums = HashMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap_or_default();
-            let value = line.rsplit(' ').next().and_then(|it| it.parse::<f64>().ok());
+            let value = line
+                .rsplit(' ')
+                .next()
+                .and_then(|it| it.parse::<f64>().ok());
             if let Some(value) = value {
                 *sums.entry(name.to_owned()).or_default() += value;
             }

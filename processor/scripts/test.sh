@@ -35,8 +35,9 @@ stop_services() {
 
 install_packages() {
   command -v cargo >/dev/null || die "cargo is not on the PATH; install Rust first (https://rustup.rs)"
-  # librdkafka is built from source; kcat is an independent client; logrotate moves alarm files away.
-  apt_install g++ make pkg-config libssl-dev kcat logrotate
+  # librdkafka is built from source; kcat is an independent client; logrotate moves alarm files away; chromium
+  # draws the report of a replay.
+  apt_install g++ make pkg-config libssl-dev kcat logrotate chromium
   "$SCRIPTS_DIR/kafka.sh" install
   "$SCRIPTS_DIR/postgres.sh" install
 }

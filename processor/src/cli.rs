@@ -2,6 +2,7 @@
 //! the environment is `config`'s; what they do is `main`'s.
 
 mod alarms;
+mod templates;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use alarms::{AcknowledgeArgs, AlarmsArgs, EvidenceArgs, FeedbackArgs, MutesArgs};
+pub use templates::TemplatesArgs;
 
 /// Finds anomalies in log streams: Kafka in, 30-second windows, scores in PostgreSQL, alarms out.
 #[derive(Debug, Parser)]
@@ -39,12 +41,14 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   logguard run --kafka-brokers kafka:9092 --database-url postgres://logguard@db/logguard
+  logguard run --learn 30m                # without a model: learn a first one from the topic
   logguard run --store none --anomaly-log /var/log/anomalies.log
   logguard run --kafka security.protocol=SASL_SSL --kafka sasl.mechanisms=SCRAM-SHA-512")]
     Run(RunArgs),
-    /// Learn a model from log files; labels are not needed.
+    /// Learn a model from log files or a topic; labels are not needed.
     #[command(after_help = "\
 Examples:
+  logguard train --from-kafka --since 24h --kafka-brokers kafka:9092 --model-dir model
   logguard train --input logs.parquet --model-dir model
   logguard train --input logs.parquet --database-url postgres://logguard@db/logguard
   logguard train --input monday.jsonl.gz --input tuesday.jsonl.gz --model-dir model
@@ -55,23 +59,27 @@ Examples:
 Examples:
   logguard replay --input test.csv --model-dir model
   logguard replay --input test.csv --model-dir model --json | jq .f1
+  logguard replay --input test.csv --model-dir model --html report.html
+  logguard replay --input test.csv --model model --against new-model --tolerance 0.01
+  logguard train --input logs.csv --model-dir model --detector isolation-forest
+  logguard replay --input test.csv --model-dir model --compare
   logguard replay --from-kafka --kafka-brokers localhost:9092 --model-dir model --results out.jsonl")]
     Replay(ReplayArgs),
     /// Create or update the tables; safe to run from several places at once.
     #[command(after_help = "\
 Examples:
   logguard migrate --database-url postgres://logguard@localhost/logguard
-  logguard migrate --retention off        # keep old data (TimescaleDB)
+  logguard migrate --retention off        # keep old data
   logguard migrate --roles                # then: CREATE ROLE grafana LOGIN IN ROLE logguard_reader")]
     Migrate(MigrateArgs),
     /// Drop old rows and refresh summaries, once: for a timer. TimescaleDB does most of it itself.
     #[command(after_help = "\
-Results, features, templates and alarms are kept 30 days, raw lines 7.
+Results, features, templates and alarms are kept 30 days, raw lines 7, unless retention is off
+(`logguard migrate --retention off`).
 
 Examples:
   logguard maintain --database-url postgres://logguard@localhost/logguard
-  logguard maintain --dry-run             # only count what would be dropped
-  logguard maintain --retention off       # only refresh summaries")]
+  logguard maintain --dry-run             # only count what would be dropped")]
     Maintain(MaintainArgs),
     /// Record that a version of a service was rolled out, to see what changed since.
     #[command(after_help = "\
@@ -123,6 +131,10 @@ pub enum ModelCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List the templates of a model, or those that streams watch and adopted since; adopt or forget
+    /// one by hand.
+    #[command(after_help = templates::EXAMPLES)]
+    Templates(TemplatesArgs),
 }
 
 /// `logguard config …`
@@ -149,7 +161,7 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ModelArgs {
     /// Directory of the model bundle (`model.json`).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "model", value_name = "DIR")]
     pub model_dir: Option<PathBuf>,
     /// Most false alarm windows a day on normal time, over all streams together.
     #[arg(long, value_name = "N")]
@@ -226,6 +238,15 @@ pub struct RunArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Where there is no model: learn a first one from so much of the input topic (one replica does,
+    /// the others wait for it).
+    #[arg(
+        long,
+        value_name = "DURATION",
+        num_args = 0..=1,
+        default_missing_value = "30m"
+    )]
+    pub learn: Option<String>,
     /// Where rows go; with `none` baselines start cold after every restart.
     #[arg(long = "store", value_name = "KIND")]
     pub store_kind: Option<StoreKindArg>,
@@ -254,17 +275,30 @@ pub enum StoreKindArg {
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// Parquet, CSV or JSON lines, also .gz and .zst; `-` is standard input; may be repeated.
-    #[arg(long, required = true, value_name = "FILE")]
+    #[arg(long, required_unless_present = "from_kafka", value_name = "FILE")]
     pub input: Vec<PathBuf>,
+    /// Learn from the input topic to its present end, outside any group; its partitions are one log.
+    #[arg(long, conflicts_with = "input")]
+    pub from_kafka: bool,
+    /// How Kafka is reached.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// How windows are cut.
     #[command(flatten)]
     pub window: WindowArgs,
     /// Directory that the model bundle (`model.json`) goes to.
     #[arg(long, value_name = "DIR")]
     pub model_dir: Option<PathBuf>,
-    /// Learn from events before this time only (RFC 3339).
+    /// Learn from events since this time only (RFC 3339), or from so long ago on (`24h`).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Learn from events before this time only (RFC 3339), or from before so long ago (`1h`).
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// With `isolation-forest` the model holds that detector as well, for `replay`; `run` never goes by
+    /// it.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorArg,
     /// Learn from the feedback in this database as well: false alarms are taken as normal, real ones
     /// are left out.
     #[arg(long, value_name = "URL")]
@@ -272,6 +306,16 @@ pub struct TrainArgs {
     /// Print what was learnt as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What judges windows.
+#[derive(Clone, Copy, Debug, Default, ValueEnum, PartialEq, Eq)]
+pub enum DetectorArg {
+    /// The six signals that `run` goes by.
+    #[default]
+    Signals,
+    /// An isolation forest over the same columns, to compare with.
+    IsolationForest,
 }
 
 /// Flags of `replay`.
@@ -315,6 +359,25 @@ pub struct ReplayArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Write a report to this file, to be looked at in a browser: one page that loads nothing.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// What judges the windows: `isolation-forest` needs a model trained with it, and is there to
+    /// compare with; `run` never goes by it.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorArg,
+    /// Print the figures of both detectors side by side.
+    #[arg(long, conflicts_with_all = ["html", "results", "against", "detector"])]
+    pub compare: bool,
+    /// Compare the model (A) with the one in this directory (B), on the same input; exit with 1 if B
+    /// is worse.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["html", "results", "detector"])]
+    pub against: Option<PathBuf>,
+    /// By how much B may be worse: with labels in F1; without, in the share of overlays found (known
+    /// kinds of incident laid over copies of normal windows) and, beyond its budget, in the relative
+    /// number of alarms.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    pub tolerance: f64,
 }
 
 /// Flags of `migrate`.
@@ -323,7 +386,8 @@ pub struct MigrateArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Whether old rows are dropped (TimescaleDB): `off` keeps everything.
+    /// Whether old rows are dropped, by TimescaleDB or by `maintain`: `off` keeps everything. Without
+    /// it the database stays as it is; a new one drops.
     #[arg(long, value_name = "ON|OFF")]
     pub retention: Option<OnOff>,
     /// Make the roles `logguard_reader` (reads everything) and `logguard_writer` (what `run` needs),
@@ -338,9 +402,6 @@ pub struct MaintainArgs {
     /// How the database is reached.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Whether old rows are dropped: `off` keeps everything.
-    #[arg(long, value_name = "ON|OFF")]
-    pub retention: Option<OnOff>,
     /// Only count what would be dropped.
     #[arg(long)]
     pub dry_run: bool,
@@ -375,6 +436,15 @@ pub enum OnOff {
     Off,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "expected a number")?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err("expected a number from 0 to 1".to_owned())
+    }
+}
+
 fn property(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -389,6 +459,7 @@ impl Cli {
         match &self.command {
             Command::Run(args) => args.overrides(&mut settings),
             Command::Train(args) => {
+                args.kafka.overrides(&mut settings);
                 args.window.overrides(&mut settings);
                 put(&mut settings, "model", "dir", args.model_dir.as_ref());
                 put(&mut settings, "store", "url", args.database_url.as_ref());
@@ -415,6 +486,12 @@ impl Cli {
                 command: ModelCommand::Show { model, .. },
             } => {
                 model.overrides(&mut settings);
+            }
+            Command::Model {
+                command: ModelCommand::Templates(args),
+            } => {
+                put(&mut settings, "model", "dir", args.model_dir.as_ref());
+                args.store.overrides(&mut settings);
             }
             Command::Config {
                 command: ConfigCommand::Print(args) | ConfigCommand::Check(args),
@@ -452,6 +529,7 @@ impl RunArgs {
             "consumer_group",
             self.consumer_group.as_ref(),
         );
+        put(settings, "model", "learn", self.learn.as_ref());
         put(settings, "store", "kind", self.store_kind);
         put(settings, "alarms", "path", self.anomaly_log.as_ref());
         put(settings, "http", "listen", self.http_listen.as_ref());

@@ -9,6 +9,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use figment::{
@@ -21,6 +22,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     decode::{MaskRule, Masker},
     event::TopicPartition,
+    model::WINDOWS_MIN,
     redact::{RedactionConfig, Redactor},
     sink::{
         SinksConfig, alarm_file::AlarmFileConfig, dead_letter::DeadLetterConfig,
@@ -34,6 +36,9 @@ use crate::{
 pub const FILE_NAME: &str = "logguard.toml";
 /// Prefix of environment variables: `LOGGUARD_KAFKA__BROKERS` is `kafka.brokers`.
 pub const ENV_PREFIX: &str = "LOGGUARD_";
+
+/// Longest time that a first model is learnt from: a day of windows is what thresholds rest on.
+const LEARN_MAX: Duration = Duration::from_secs(86_400);
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -107,6 +112,11 @@ impl WindowSection {
 pub struct ModelSection {
     /// Directory of the bundle `model.json`; `model` by default.
     pub dir: PathBuf,
+    /// Where there is no model, neither in `dir` nor active in the store: learn one from so much of the
+    /// input topic, at least 20 windows and at most a day. Nothing by default: without a model `run`
+    /// ends.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub learn: Option<Duration>,
     /// Most false alarm windows a day on normal time, over all streams together, above 0; 1 by
     /// default: what an on-call engineer will still read.
     pub alarms_per_day: f64,
@@ -119,6 +129,7 @@ impl Default for ModelSection {
     fn default() -> Self {
         Self {
             dir: "model".into(),
+            learn: None,
             alarms_per_day: 1.0,
             early_alarms: true,
         }
@@ -285,6 +296,7 @@ impl Config {
                 "model.alarms_per_day is {budget}: expected a number above 0"
             ));
         }
+        defects.extend(self.learn_defect());
         defects.extend(
             Masker::new(&self.mask.rules)
                 .err()
@@ -302,6 +314,23 @@ impl Config {
         } else {
             Err(ConfigError(defects))
         }
+    }
+
+    fn learn_defect(&self) -> Option<String> {
+        let learn = self.model.learn?;
+        let windows = u32::try_from(WINDOWS_MIN).unwrap_or(u32::MAX);
+        let least = u64::from(self.window.length_s) * u64::from(windows);
+        let (least, most) = (
+            Duration::from_secs(least),
+            LEARN_MAX.max(Duration::from_secs(least)),
+        );
+        (!(least..=most).contains(&learn)).then(|| {
+            let [learn, least, most] = [learn, least, most].map(humantime::format_duration);
+            format!(
+                "model.learn is {learn}: expected {least} ({windows} windows of {} s) to {most}",
+                self.window.length_s
+            )
+        })
     }
 
     /// Returns the partition that the events of a file are taken to stand in: the first of the

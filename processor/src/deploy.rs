@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use crate::{
+    alarms::actor,
     cli::DeployArgs,
     clock::Clock,
     config::{Config, ConfigError},
@@ -32,7 +33,7 @@ pub fn deploy(config: &Config, args: &DeployArgs, out: &mut impl Write) -> anyho
         },
     };
     let source = DeploySource::Command {
-        by: args.by.clone(),
+        by: Some(actor(args.by.as_deref())),
     };
     let new = runtime()?.block_on(record(&config.store, &deploy, &source))?;
     let Deploy {

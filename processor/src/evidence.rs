@@ -28,7 +28,9 @@ use crate::{
     redact::Redactor,
     rescore::{Provenance, Rescoring},
     run,
-    sink::store::{AlarmAction, RecoveredStream, Store, StoredAlarm, StoredScore},
+    sink::store::{
+        AlarmAction, Chain, RecoveredStream, Store, StoreError, StoredAlarm, StoredScore,
+    },
 };
 
 /// What raised the alarms that a window's score explains: its lines, those so far, or that there were
@@ -70,9 +72,13 @@ pub fn evidence(config: &Config, args: &EvidenceArgs, out: &mut impl Write) -> a
 /// What the database has kept of an alarm.
 struct Kept {
     alarm: StoredAlarm,
+    /// The row that the alarm was raised with.
     row: Option<StoredScore>,
+    row_is_gone: bool,
     state: Option<RecoveredStream>,
     model: Option<Bundle>,
+    /// Why the model that there is cannot be used.
+    unusable: Option<String>,
     mutes: Mutes,
 }
 
@@ -96,9 +102,19 @@ async fn gather(store: &Store, alarm: StoredAlarm) -> anyhow::Result<Kept> {
         Some(bounds) => store.state_after(&alarm.stream, bounds).await?,
         None => None,
     };
+    let row = store.score_of(&alarm.stream, alarm.bounds()).await?;
+    let (model, unusable) = match store.model(&alarm.model_checksum).await {
+        Ok(model) => (model, None),
+        // Of an earlier program, say: what it scored can be shown and not be scored again.
+        Err(error @ StoreError::Model { .. }) => (None, Some(Chain(&error).to_string())),
+        Err(error) => return Err(error.into()),
+    };
     Ok(Kept {
-        row: store.score_of(&alarm.stream, alarm.bounds()).await?,
-        model: store.model(&alarm.model_checksum).await?,
+        row_is_gone: row.is_none(),
+        // A provisional alarm is the clock's; the final row that came after it is the records'.
+        row: row.filter(|row| row.provisional == alarm.provisional),
+        model,
+        unusable,
         mutes: store.mutes().await?,
         state,
         alarm,
@@ -113,6 +129,7 @@ fn prove(config: &Config, args: &EvidenceArgs, kept: Kept) -> anyhow::Result<Evi
         state,
         model,
         mutes,
+        ..
     } = kept;
     // Until its window is final, an early alarm has no row that says the same.
     let row = row.filter(|row| alarm.early_at.is_none() || !row.provisional);
@@ -144,7 +161,9 @@ fn prove(config: &Config, args: &EvidenceArgs, kept: Kept) -> anyhow::Result<Evi
 fn missing(kept: &Kept) -> Vec<String> {
     let alarm = &kept.alarm;
     let mut missing = Vec::new();
-    if kept.model.is_none() {
+    if let Some(unusable) = &kept.unusable {
+        missing.push(unusable.clone());
+    } else if kept.model.is_none() {
         let checksum = &alarm.model_checksum;
         missing.push(format!("the model {checksum} is not in table models"));
     }
@@ -156,7 +175,7 @@ fn missing(kept: &Kept) -> Vec<String> {
             "the row of {start} to {end}, whose state it was scored with, is gone"
         ));
     }
-    if kept.row.is_none() {
+    if kept.row_is_gone {
         missing.push("the window's row in anomaly_results is gone".to_owned());
     } else if kept.row.as_ref().is_some_and(|row| row.features.is_none()) {
         missing.push("the window's row in window_features is gone".to_owned());

@@ -10,6 +10,7 @@ use crate::{
     model::{BundleError, TrainError},
     sink::store::StoreError,
     source::{SourceError, file::FileError},
+    train::TopicError,
 };
 
 /// A failure that is none of the kinds below.
@@ -41,6 +42,7 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
             || cause.is::<BundleError>()
             || cause.is::<FileError>()
             || cause.is::<TrainError>()
+            || cause.is::<TopicError>()
         {
             return CONFIG;
         }

@@ -56,6 +56,23 @@ pub fn parse_time(text: &str) -> Result<EventTime, ConfigError> {
     })
 }
 
+/// Returns the time of a `--since` or `--until` that may also be a duration before `now`.
+///
+/// # Errors
+/// Returns an error that shows what is expected.
+pub fn parse_bound(text: &str, now: EventTime) -> Result<EventTime, ConfigError> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        return Ok(now.saturating_add(-ago_ms));
+    }
+    parse_timestamp(text).ok_or_else(|| {
+        let example = "expected something like 24h or 2025-12-24T23:44:17Z";
+        ConfigError::from(format!(
+            "`{text}` is neither a duration nor a time; {example}"
+        ))
+    })
+}
+
 /// Hands every event of `paths` to `visit`, in order. Rejected rows are counted, the first few
 /// told on standard error. `lateness_ms` only decides whether to warn of files out of order.
 ///

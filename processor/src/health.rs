@@ -32,6 +32,7 @@ const STUCK_AFTER_MS: i64 = 60_000;
 pub struct Health {
     clock: Clock,
     last_turn_ms: AtomicI64,
+    model: AtomicBool,
     reading: AtomicBool,
     store_up: AtomicBool,
     stopping: AtomicBool,
@@ -44,6 +45,8 @@ pub struct Condition {
     ready: bool,
     /// The consumer thread takes its turns.
     live: bool,
+    /// There is a model to judge with.
+    model: bool,
     /// Reading from the broker is undisturbed.
     reading: bool,
     /// The store answers, or none is used.
@@ -60,6 +63,7 @@ impl Health {
         Self {
             clock,
             last_turn_ms,
+            model: AtomicBool::new(false),
             reading: AtomicBool::new(false),
             store_up: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -70,6 +74,11 @@ impl Health {
     pub fn turn(&self) {
         self.last_turn_ms
             .store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
+    }
+
+    /// Notes that there is a model to judge with.
+    pub fn set_model(&self) {
+        self.model.store(true, Ordering::Relaxed);
     }
 
     /// Notes whether reading from the broker is undisturbed.
@@ -91,12 +100,14 @@ impl Health {
         let idle_ms =
             self.clock.now().timestamp_millis() - self.last_turn_ms.load(Ordering::Relaxed);
         let live = idle_ms < STUCK_AFTER_MS;
+        let model = self.model.load(Ordering::Relaxed);
         let reading = self.reading.load(Ordering::Relaxed);
         let store = self.store_up.load(Ordering::Relaxed);
         let stopping = self.stopping.load(Ordering::Relaxed);
         Condition {
-            ready: live && reading && store && !stopping,
+            ready: live && model && reading && store && !stopping,
             live,
+            model,
             reading,
             store,
             stopping,

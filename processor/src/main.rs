@@ -15,7 +15,7 @@ use logguard::{
     deploy, evidence, exit, exposure, feedback, log, maintain,
     model::Bundle,
     redact::{RedactionConfig, Redactor},
-    replay, run, train,
+    replay, run, templates, train,
 };
 
 fn main() -> ExitCode {
@@ -68,6 +68,9 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Model {
             command: ModelCommand::Show { json, .. },
         } => show_model(&config, json, stdout),
+        Command::Model {
+            command: ModelCommand::Templates(args),
+        } => templates::templates(&config, &args, &Clock::system(), stdout),
         Command::Config {
             command: ConfigCommand::Print(_),
         } => Ok(write!(stdout, "{}", config.to_toml()?)?),

@@ -4,14 +4,11 @@
 use std::io::Write;
 
 use crate::{
-    cli::{MaintainArgs, OnOff},
+    cli::MaintainArgs,
     clock::Clock,
     config::Config,
     run,
-    sink::{
-        maintain::{MaintainOptions, MaintainReport, maintain as maintain_store},
-        migrate::Retention,
-    },
+    sink::maintain::{MaintainOptions, MaintainReport, maintain as maintain_store},
 };
 
 /// Maintains the database and prints what was done.
@@ -20,10 +17,6 @@ use crate::{
 /// Returns an error if the server cannot be reached or refuses.
 pub fn maintain(config: &Config, args: &MaintainArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let options = MaintainOptions {
-        retention: match args.retention {
-            Some(OnOff::Off) => Retention::Off,
-            Some(OnOff::On) | None => Retention::On,
-        },
         dry_run: args.dry_run,
         now: Clock::system().now(),
     };

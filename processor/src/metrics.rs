@@ -9,6 +9,7 @@ use prometheus_client::{
 
 use crate::{
     decode::RejectReason,
+    learn::LearningMetrics,
     model::ScoredWindow,
     sink::SinkMetrics,
     source::{PartitionLabel, SourceMetrics},
@@ -29,6 +30,8 @@ pub struct PipelineMetrics {
     /// Alarms of windows that were not full yet.
     pub(crate) early_alarms: Counter,
     muted: Counter,
+    learning: Counter,
+    capped: Counter,
     mutes: Gauge,
     overflow_lines: Counter,
     outbox: Gauge,
@@ -81,6 +84,16 @@ impl PipelineMetrics {
             self.muted.clone(),
         );
         registry.register(
+            "learning",
+            "Windows judged by a young model",
+            self.learning.clone(),
+        );
+        registry.register(
+            "capped",
+            "Windows that are no anomalies because a young model has raised its alarms of the day",
+            self.capped.clone(),
+        );
+        registry.register(
             "overflow_lines",
             "Lines not told apart because their window had too many templates or services",
             self.overflow_lines.clone(),
@@ -103,7 +116,11 @@ impl PipelineMetrics {
                 &self.open_windows,
             ),
             ("streams", "Streams known", &self.streams),
-            ("mutes", "Mutes known, expired ones included", &self.mutes),
+            (
+                "mutes",
+                "Mutes and template decisions known, expired ones included",
+                &self.mutes,
+            ),
             (
                 "windows_pending",
                 "Final windows not yet durable everywhere",
@@ -172,6 +189,8 @@ impl PipelineMetrics {
         if scored.verdict.muted {
             self.muted.inc();
         }
+        self.learning.inc_by(u64::from(scored.verdict.learning));
+        self.capped.inc_by(u64::from(scored.verdict.capped));
     }
 
     /// Sets every gauge.
@@ -239,6 +258,8 @@ pub struct Metrics {
     pub pipeline: PipelineMetrics,
     /// The sinks'.
     pub sink: SinkMetrics,
+    /// The first model's.
+    pub learning: LearningMetrics,
 }
 
 impl Default for Metrics {
@@ -252,6 +273,7 @@ impl Default for Metrics {
             source,
             pipeline,
             sink: SinkMetrics::default(),
+            learning: LearningMetrics::default(),
         }
     }
 }
@@ -264,6 +286,7 @@ impl Metrics {
         self.source.register(&mut registry);
         self.pipeline.register(&mut registry);
         self.sink.register(&mut registry);
+        self.learning.register(&mut registry);
         registry
     }
 }

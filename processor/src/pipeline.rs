@@ -19,7 +19,7 @@ pub use early::PANE_MS;
 
 use self::early::EarlyWatch;
 use crate::{
-    decode::{self, MaskError, Masker, RejectReason, Rejected, TemplateDictionary},
+    decode::{self, MaskError, Masker, RejectReason, Rejected, Template, TemplateDictionary},
     event::{Deploy, EventTime, LogEvent, NextOffset, TopicPartition},
     model::{Baseline, Detector, EarlyAlarm, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
@@ -39,9 +39,8 @@ const BASELINES_SPARE: usize = 64;
 /// Empty windows after which the clock stops asking whether a stream is silent: an hour at 30 s. One
 /// that pauses for longer is told of when it writes again.
 const SILENT_WINDOWS_MAX: u32 = 120;
-/// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
-/// must not close everyone's windows.
-pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
+/// Silences told of at one look; what is left is told of at the next.
+pub const SILENCES_MAX: usize = 64;
 
 /// What a record brought about, in order. Most records bring about nothing.
 #[derive(Clone, Debug)]
@@ -236,7 +235,7 @@ impl Intake {
 
 fn refuse_future(event: &LogEvent<'_>, record_time: Option<EventTime>) -> Option<Rejected> {
     let record_time = record_time?;
-    (event.time > record_time.saturating_add(FUTURE_MS_MAX)).then(|| Rejected {
+    (event.time > record_time.saturating_add(decode::FUTURE_MS_MAX)).then(|| Rejected {
         reason: RejectReason::Future,
         detail: format!("event time {}, record time {record_time}", event.time),
     })
@@ -314,6 +313,22 @@ impl Shared {
     #[must_use]
     pub fn mutes(&self) -> &Mutes {
         self.detector.mutes()
+    }
+
+    /// Scores a window that is no stream's next one, from the state it is given.
+    pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        self.detector.score(window, baseline)
+    }
+
+    /// Returns the template of a message.
+    pub fn template(&mut self, message: &str) -> Arc<Template> {
+        Arc::clone(self.dictionary.resolve(message))
+    }
+
+    /// Returns the combined p-value below which windows are anomalous.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.detector.threshold()
     }
 
     /// Returns how many texts of unseen templates are kept.
@@ -432,29 +447,54 @@ impl PartitionPipeline {
     }
 
     /// Returns, per stream that writes nothing while all its records have been read, the row at which
-    /// its silence is an alarm, as far as `time` has passed its end; nothing changes. The rows that
-    /// the records make final later say the same.
+    /// its silence is an alarm, as far as `time` has passed its end; nothing changes. Leaves out those
+    /// `told` of, and gives [`SILENCES_MAX`] at most. The rows that the records make final later say
+    /// the same.
     #[must_use]
-    pub fn score_silence(&self, shared: &mut Shared, time: EventTime) -> Vec<ScoredWindow> {
-        let windower = self.intake.windower();
-        let mut streams: Vec<_> = self.baselines.iter().collect();
-        streams.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        let mut silent = Vec::new();
-        for (service, baseline) in streams {
-            let detector = &mut shared.detector;
-            let Some(windows) = detector.silent_after(baseline, SILENT_WINDOWS_MAX) else {
-                continue;
-            };
-            let row = |windows| windower.silent_row(service.as_deref(), windows);
-            if row(windows).is_none_or(|row| row.bounds.end > time) {
-                continue;
-            }
-            let mut baseline = baseline.clone();
-            let rows = (1..=windows).filter_map(row);
-            let scored = rows.map(|row| detector.score(row, &mut baseline));
-            silent.extend(scored.last());
+    pub fn score_silence(
+        &self,
+        shared: &mut Shared,
+        time: EventTime,
+        told: impl Fn(&Option<Arc<str>>) -> bool,
+    ) -> Vec<ScoredWindow> {
+        let mut open: HashMap<_, Vec<_>> = HashMap::new();
+        for row in self.intake.windower().open_rows() {
+            let rows: &mut Vec<_> = open.entry(row.stream.service.clone()).or_default();
+            rows.push(row);
         }
-        silent
+        let mut streams: Vec<_> = self.baselines.iter().collect();
+        streams.retain(|(service, _)| !told(service));
+        streams.sort_unstable_by(|a, b| a.0.cmp(b.0));
+        let silent = streams.into_iter().filter_map(|(service, baseline)| {
+            let open = open.remove(service).unwrap_or_default();
+            self.silence_of(service.as_deref(), baseline, open, (shared, time))
+        });
+        silent.take(SILENCES_MAX).collect()
+    }
+
+    /// Returns the row at which the silence of one stream is an alarm, after its rows that are `open`.
+    fn silence_of(
+        &self,
+        service: Option<&str>,
+        baseline: &Baseline,
+        open: Vec<ClosedWindow>,
+        (shared, time): (&mut Shared, EventTime),
+    ) -> Option<ScoredWindow> {
+        let row = |windows| self.intake.windower().silent_row(service, windows);
+        if row(1)?.bounds.end > time {
+            return None;
+        }
+        let detector = &mut shared.detector;
+        let mut baseline = baseline.clone();
+        for window in open {
+            detector.score(window, &mut baseline);
+        }
+        let windows = detector.silent_after(&baseline, SILENT_WINDOWS_MAX)?;
+        if row(windows)?.bounds.end > time {
+            return None;
+        }
+        let rows = (1..=windows).filter_map(row);
+        rows.map(|row| detector.score(row, &mut baseline)).last()
     }
 
     /// Looks at what is open, if the record before `next` passed the end of a pane.
@@ -478,7 +518,10 @@ impl PartitionPipeline {
     }
 
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
-        for step in self.steps.drain(..) {
+        for mut step in self.steps.drain(..) {
+            if let Step::Deployed { deploy, .. } = &mut step {
+                deploy.version = shared.redactor.text(&deploy.version).into_owned();
+            }
             steps.push(step.map(|window| {
                 let early = self.early.alarm_of(&window);
                 score_window((&mut self.baselines, shared), window, early)
@@ -517,5 +560,11 @@ fn redact_samples(redactor: &Redactor, window: &mut ClosedWindow) {
     // An open window shares its content with the windower: copied only if need be.
     if samples != window.content.samples {
         Arc::make_mut(&mut window.content).samples = samples;
+    }
+    // Labelled input only.
+    if window.content.first_anomalous.is_some()
+        && let Some(line) = &mut Arc::make_mut(&mut window.content).first_anomalous
+    {
+        line.message = shown(&line.message);
     }
 }

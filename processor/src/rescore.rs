@@ -124,6 +124,11 @@ impl<'a> Rescoring<'a> {
         if self.of.early {
             return self.early;
         }
+        if self.of.open && self.of.span.is_none() {
+            let time = self.of.bounds.end;
+            let silent = self.pipeline.score_silence(self.shared, time, |_| false);
+            return silent.into_iter().find(|scored| self.is_it(scored));
+        }
         if self.of.open {
             let open = self.pipeline.score_open(self.shared);
             return open.into_iter().find(|scored| self.is_it(scored));

@@ -8,7 +8,7 @@
 //! A part that ends by itself ends the process: a processor without its consumer must not linger.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -21,10 +21,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::{
     cli::{MigrateArgs, OnOff},
     clock::Clock,
-    config::Config,
+    config::{Config, ConfigError},
     health::{self, Health},
+    learn::{self, FirstStart},
     metrics::Metrics,
-    model::Bundle,
+    model::{Bundle, BundleError},
     mutes,
     pipeline::Shared,
     recovery::RecoveryDesk,
@@ -64,13 +65,58 @@ type ConsumerThread = thread::JoinHandle<Result<SourceReport, SourceError>>;
 /// dependency cannot be reached at the start, or if a part fails for good.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::install().context("failed to install the signal handlers")?;
-    let bundle = Bundle::load(&config.model.dir)?;
-    replay::check_window(config, &bundle)?;
+    let own = own_model(config)?;
     let runtime = runtime()?;
-    let result = runtime.block_on(run_parts(config, bundle, shutdown));
+    let result = runtime.block_on(run_parts(config, own, shutdown));
     // Whatever still waits for a dead peer must not hold up the exit.
     runtime.shutdown_background();
     result
+}
+
+/// Returns the model of the model directory, or the error that says that there is none: the store may
+/// have one, or it may be learnt.
+///
+/// # Errors
+/// There is one that cannot be used.
+fn own_model(config: &Config) -> anyhow::Result<Result<Arc<Bundle>, BundleError>> {
+    match Bundle::load(&config.model.dir) {
+        Ok(bundle) => {
+            replay::check_window(config, &bundle)?;
+            if config.model.learn.is_some() {
+                let dir = config.model.dir.display();
+                tracing::info!(%dir, "there is a model: --learn has nothing to do");
+            }
+            Ok(Ok(Arc::new(bundle)))
+        }
+        Err(BundleError::Read { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Err(BundleError::Read { path, source }))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the model that is active in the store for want of one's own; asked before anything else is
+/// started, since without either there is nothing to start.
+///
+/// # Errors
+/// There is none.
+async fn active_or(config: &Config, missing: BundleError) -> anyhow::Result<Arc<Bundle>> {
+    let Some(store) = Store::configured(&config.store, &config.kafka.consumer_group)? else {
+        return Err(missing.into());
+    };
+    match learn::active_model(config, &store).await {
+        Ok(Some(bundle)) => Ok(bundle),
+        Ok(None) => {
+            tracing::info!("the store has no active model either; --learn learns one");
+            Err(missing.into())
+        }
+        Err(error) if error.is::<ConfigError>() => Err(error),
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "cannot ask the store for an active model");
+            Err(missing.into())
+        }
+    }
 }
 
 /// Starts the runtime of a command.
@@ -82,7 +128,15 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
         .context("failed to start the async runtime")
 }
 
-async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn run_parts(
+    config: &Config,
+    own: Result<Arc<Bundle>, BundleError>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let own = match own {
+        Err(missing) if config.model.learn.is_none() => Ok(active_or(config, missing).await?),
+        own => own,
+    };
     let listener = health::bind(config.http.listen).await.with_context(|| {
         let address = config.http.listen;
         format!("cannot listen on {address}; set http.listen (--http-listen)")
@@ -102,7 +156,17 @@ async fn run_parts(config: &Config, bundle: Bundle, shutdown: Shutdown) -> anyho
     ));
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
 
-    let bundle = Arc::new(bundle);
+    let first_start = FirstStart {
+        config,
+        store: store.as_ref(),
+        health: &health,
+        metrics: &metrics.learning,
+        shutdown: &shutdown,
+    };
+    let Some(bundle) = first_start.model_or_own(own).await? else {
+        tracing::info!("stopped before there was a model");
+        return Ok(());
+    };
     if let Some(store) = store.clone() {
         tokio::spawn(register_model(store, Arc::clone(&bundle)));
     }
@@ -284,10 +348,10 @@ async fn probe_store(store: Option<Store>, health: Arc<Health>) {
 /// # Errors
 /// Returns an error if the server cannot be reached or refuses.
 pub fn migrate(config: &Config, args: &MigrateArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let retention = match args.retention {
-        Some(OnOff::Off) => Retention::Off,
-        Some(OnOff::On) | None => Retention::On,
-    };
+    let retention = args.retention.map(|it| match it {
+        OnOff::Off => Retention::Off,
+        OnOff::On => Retention::On,
+    });
     let report = runtime()?.block_on(migrate::migrate(
         &config.store,
         MigrateOptions {

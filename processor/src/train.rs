@@ -1,48 +1,53 @@
-//! `logguard train`: log files to a model bundle.
+//! `logguard train`: log files or a topic to a model bundle.
 //!
 //! ```text
-//! files ─► intake (decode, window) ─► Trainer ─► Bundle ─► model.json
-//!                                       ▲
-//! what people said of alarms, if asked ─┘
+//! files │ topic ─► Lesson (decode, window, Trainer) ─► Bundle ─► model.json
+//!                    ▲
+//!   what people said of alarms, if asked
 //! ```
 //!
-//! Labels are not used. The old bundle stays in place until the new one is complete.
+//! Labels are not used. The old bundle stays in place until the new one is complete. A topic gives the
+//! model that a file with the same lines gives.
 
 mod judgements;
+mod lesson;
+mod topic;
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    ops::ControlFlow,
 };
 
+use anyhow::Context;
 use serde::Serialize;
 
-use self::judgements::{FeedbackUsed, Judgements};
-
+use self::judgements::FeedbackUsed;
+pub use self::topic::TopicError;
+pub(crate) use self::{
+    judgements::Judgements,
+    lesson::Lesson,
+    topic::{Watching, check_read, read_topic},
+};
 use crate::{
-    cli::TrainArgs,
+    cli::{DetectorArg, TrainArgs},
+    clock::Clock,
     config::Config,
-    decode::{MaskRule, Masker, TemplateDictionary},
-    files::{parse_time, read_events},
-    model::{Bundle, BundleSummary, Trainer},
-    pipeline::{DICTIONARY_TEMPLATES_MAX, Intake, Step},
+    files::{parse_bound, read_events},
+    model::{Bundle, BundleSummary},
     progress::CountBar,
-    redact::Redactor,
-    source::file::ReadOptions,
-    window::{ClosedWindow, Recovered},
+    source::{TimeRange, Timeline, file::ReadOptions},
 };
 
 /// With fewer windows than this to calibrate on, the tail that the budget rests on is a guess.
 const CALIBRATION_WINDOWS_FEW: u64 = 200;
 
-/// Trains on the files of `args` and prints what was learnt.
+/// Trains on the files or the topic of `args` and prints what was learnt.
 ///
 /// # Errors
-/// Returns an error if a file cannot be read, if there is too little to learn from, or if the
+/// Returns an error if a file or the topic cannot be read, if there is too little to learn from, or if the
 /// bundle cannot be written.
 pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut judgements = Judgements::read(config, args)?;
-    let bundle = learn(config, args, &mut judgements)?;
+    let (bundle, feedback) = learn(config, args)?;
     let calibrated = bundle.summary().calibration_windows;
     if calibrated < CALIBRATION_WINDOWS_FEW {
         tracing::warn!(
@@ -53,12 +58,11 @@ pub fn train(config: &Config, args: &TrainArgs, out: &mut impl Write) -> anyhow:
     let path = bundle.save(&config.model.dir)?;
     let summary = bundle.summary();
     if args.json {
-        let feedback = judgements.used();
         serde_json::to_writer(&mut *out, &Report { summary, feedback })?;
         writeln!(out)?;
     } else {
         write_summary(&summary, out)?;
-        if let Some(used) = judgements.used() {
+        if let Some(used) = feedback {
             writeln!(
                 out,
                 "feedback     {} windows of false alarms taken as normal, {} of real ones left out",
@@ -79,52 +83,81 @@ struct Report {
     feedback: Option<FeedbackUsed>,
 }
 
-fn learn(config: &Config, args: &TrainArgs, judgements: &mut Judgements) -> anyhow::Result<Bundle> {
-    let until = args.until.as_deref().map(parse_time).transpose()?;
-    let redactor = Arc::new(Redactor::new(&config.redaction)?);
-    let rules = mask_rules(config, &redactor);
-    let dictionary = TemplateDictionary::new(Masker::new(&rules)?, DICTIONARY_TEMPLATES_MAX);
-    let mut dictionary = dictionary.redacting(redactor);
-    let window = config.window.window_config();
-    let mut intake = Intake::new(window, config.file_partition(), Recovered::default());
-    let mut trainer = Trainer::new(&rules, window.length_ms)?;
-    let mut steps = Vec::new();
-    let options = ReadOptions::default();
-    read_events(&args.input, &options, window.lateness_ms, &mut |item| {
-        if until.is_none_or(|until| item.event.time < until) {
-            intake.event(&mut dictionary, &item.event, item.offset, &mut steps);
-            add_closed(&mut trainer, judgements, &mut steps);
-        }
-        Ok(())
-    })?;
-    intake.end(&mut steps);
-    add_closed(&mut trainer, judgements, &mut steps);
-    if trainer.untracked_lines() > 0 {
-        tracing::warn!(
-            lines = trainer.untracked_lines(),
-            "lines of templates or services beyond what is told apart; are all variables masked?"
-        );
+/// Returns what was learnt from, and how much feedback was used.
+fn learn(config: &Config, args: &TrainArgs) -> anyhow::Result<(Bundle, Option<FeedbackUsed>)> {
+    let now = Clock::system().now().into();
+    let bound = |text: &Option<String>| text.as_deref().map(|it| parse_bound(it, now)).transpose();
+    let range = TimeRange {
+        since: bound(&args.since)?,
+        until: bound(&args.until)?,
+    };
+    let mut lesson = Lesson::begin(config, Judgements::read(config, args)?)?;
+    if args.detector == DetectorArg::IsolationForest {
+        lesson = lesson.with_second_detector();
     }
+    let lesson = if args.from_kafka {
+        learn_topic(config, range, lesson)?
+    } else {
+        learn_files(config, args, range, lesson)?
+    };
+    let used = lesson.judgements().used();
     let mut bar = None;
-    let bundle = trainer.finish(&mut |progress| {
+    let bundle = lesson.finish(&mut |progress| {
         let bar = bar.get_or_insert_with(|| CountBar::new("calibrating", progress.total));
         bar.set(progress.windows);
-    })?;
-    Ok(bundle)
+    });
+    let bundle = if args.from_kafka {
+        bundle.with_context(|| format!("cannot learn from topic `{}`", config.kafka.input_topic))?
+    } else {
+        bundle?
+    };
+    Ok((bundle, used))
 }
 
-/// Returns the masks to train with: the user's, then those that take secrets for the variables
-/// they are, then the usual ones. The bundle carries them from here.
-fn mask_rules(config: &Config, redactor: &Redactor) -> Vec<MaskRule> {
-    let secrets = redactor.masks().iter().map(|(name, pattern)| MaskRule {
-        name: name.clone(),
-        pattern: pattern.clone(),
-    });
-    let users = config.mask.rules.iter().cloned();
-    users
-        .chain(secrets)
-        .chain(Masker::default_rules())
-        .collect()
+fn learn_files(
+    config: &Config,
+    args: &TrainArgs,
+    range: TimeRange,
+    mut lesson: Lesson,
+) -> anyhow::Result<Lesson> {
+    let lateness_ms = config.window.window_config().lateness_ms;
+    read_events(
+        &args.input,
+        &ReadOptions::default(),
+        lateness_ms,
+        &mut |item| {
+            if range.contains(item.event.time) {
+                lesson.event(&item.event, item.offset);
+            }
+            Ok(())
+        },
+    )?;
+    lesson.end(&mut |_| {});
+    Ok(lesson)
+}
+
+fn learn_topic(config: &Config, range: TimeRange, mut lesson: Lesson) -> anyhow::Result<Lesson> {
+    let topic = &config.kafka.input_topic;
+    let timeline = Timeline::open(&config.kafka, topic, range)?;
+    let bar = CountBar::new(&format!("reading {topic}"), timeline.records_max());
+    let mut watching = Watching {
+        closed: &mut |_| {},
+        progress: &mut |passed| {
+            bar.set(passed);
+            ControlFlow::Continue(())
+        },
+    };
+    let read = read_topic(&timeline, range, &mut lesson, &mut watching)?;
+    drop(bar);
+    check_read(config, &timeline, (range, &read))?;
+    let refused = read.rejected + lesson.refused();
+    if refused > 0 {
+        tracing::warn!(
+            refused,
+            "records were no log events, or came too late for their window"
+        );
+    }
+    Ok(lesson)
 }
 
 /// Writes what a model learnt, for a person.
@@ -146,6 +179,7 @@ pub fn write_summary(summary: &BundleSummary, out: &mut impl Write) -> io::Resul
         core_points,
         eps,
         calibration_windows,
+        learning,
         ..
     } = summary;
     let incidents = 100.0 * summary.presumed_incidents;
@@ -159,25 +193,23 @@ pub fn write_summary(summary: &BundleSummary, out: &mut impl Write) -> io::Resul
         out,
         "calibration  {calibration_windows} windows scored by earlier ones, {incidents:.2} % look \
          like incidents"
-    )
-}
-
-fn add_closed(
-    trainer: &mut Trainer,
-    judgements: &mut Judgements,
-    steps: &mut Vec<Step<ClosedWindow>>,
-) {
-    for step in steps.drain(..) {
-        if let Step::Closed(window) = step {
-            judgements.add(trainer, &window);
-        }
+    )?;
+    if *learning {
+        writeln!(
+            out,
+            "learning     of less than a day, at a first start: thresholds are wide, alarms capped"
+        )?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::redact::RedactionConfig;
+    use super::{lesson::mask_rules, *};
+    use crate::{
+        decode::Masker,
+        redact::{RedactionConfig, Redactor},
+    };
 
     /// Masks texts as training does.
     fn masker() -> Masker {

@@ -7,6 +7,8 @@
 mod events;
 #[path = "common/program.rs"]
 mod program;
+#[path = "cli/replay.rs"]
+mod replay;
 
 use std::{fs, net::TcpListener, path::Path, process::Output, sync::OnceLock};
 
@@ -127,6 +129,18 @@ fn usage_errors_exit_with_2() {
         (
             &["replay", "--input", "x", "--alarms-per-day", "few"],
             "few",
+        ),
+        (
+            &[
+                "replay",
+                "--input",
+                "x",
+                "--against",
+                "y",
+                "--tolerance",
+                "2",
+            ],
+            "from 0 to 1",
         ),
     ] {
         check_failure(dir.path(), args, USAGE, &[named]);

@@ -559,6 +559,80 @@ async fn a_false_alarm_mutes_its_pattern_in_its_stream_for_a_while() {
     training(&world, &alarm, &other).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[allow(clippy::too_many_lines, reason = "one scene, told in order")]
+async fn a_template_is_adopted_and_forgotten_by_hand() {
+    let Some(mut world) = World::new().await else {
+        return;
+    };
+    world.produce((0, WINDOWS), &[(STRANGE, NEW)]);
+    let mut processor = world.processor();
+    world.alarm(STRANGE, false, &mut processor).await;
+    let stream = format!("{}/0", world.own("in"));
+    let list = |world: &World| -> Vec<Value> {
+        let text = world.ask_well(&["model", "templates", "--stream", &stream, "--json"]);
+        text.lines()
+            .map(|it| serde_json::from_str(it).unwrap())
+            .collect()
+    };
+    let listed = list(&world);
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert!(listed[0]["text"].as_str().unwrap().contains("Kernel panic"));
+    assert_eq!(
+        (&listed[0]["adopted"], &listed[0]["windows"]),
+        (&Value::Null, &1.into())
+    );
+    let id = listed[0]["template"].as_str().unwrap().to_owned();
+    let decide = |world: &World, flag: &str| -> Value {
+        let args = ["model", "templates", flag, &id, "--stream", &stream];
+        let args = [&args[..], &["--by", "ann", "--json"]].concat();
+        serde_json::from_str(&world.ask_well(&args)).unwrap()
+    };
+    let adopted = decide(&world, "--adopt");
+    assert_eq!(
+        (&adopted["decision"], &adopted["created_by"]),
+        (&"adopt".into(), &"ann".into())
+    );
+    let begun: DateTime<Utc> = adopted["active_from"].as_str().unwrap().parse().unwrap();
+    let made: DateTime<Utc> = adopted["created_at"].as_str().unwrap().parse().unwrap();
+    assert!(begun - made >= chrono::Duration::seconds(25), "{adopted}");
+    let from = world.window_at(&adopted["active_from"]);
+    world.mutes_known(1, &mut processor).await;
+    let strange = [(from, NEW), (from + 1, NEW), (from + 1, OTHER)];
+    world.produce((WINDOWS, from + 4), &strange);
+    let other = world.alarm(from + 1, false, &mut processor).await;
+    processor.terminate();
+    processor.ends_well(PATIENCE).await;
+    let (alarms, _) = world.judged(WINDOWS).await;
+    assert_eq!(alarms, [from + 1], "only what was not adopted alarms");
+    let (code, report) = world.evidence(&other);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(world.replayed(true, WINDOWS), [from + 1]);
+    assert_eq!(world.replayed(false, WINDOWS), [from, from + 1]);
+    let known = list(&world);
+    let known = known.iter().find(|it| it["template"] == *id).unwrap();
+    assert!(known["adopted"].is_string(), "{known}");
+    assert_eq!(known["decision"]["created_by"], "ann");
+
+    let forgotten = decide(&world, "--forget");
+    let until = world.window_at(&forgotten["active_from"]).max(from + 4);
+    world.produce((from + 4, until + 4), &[(until, NEW)]);
+    assert_eq!(world.replayed(true, WINDOWS), [from + 1, until]);
+    for unknown in ["0123456789abcdef", "short"] {
+        let args = [
+            "model",
+            "templates",
+            "--adopt",
+            unknown,
+            "--stream",
+            &stream,
+        ];
+        assert_eq!(world.ask(&args).0, 3, "{unknown}");
+    }
+    let args = ["model", "templates", "--stream", "nowhere/0"];
+    assert_eq!(world.ask(&args).0, 3);
+}
+
 /// Feedback counts in the next training.
 async fn training(world: &World, false_alarm: &str, real: &str) {
     world.ask_well(&["feedback", real, "--real", "--note", "it was"]);

@@ -65,8 +65,8 @@ SELECT md5(stream || window_start), window_end, window_start, window_end, stream
 FROM anomaly_results WHERE is_anomaly = 1;
 INSERT INTO deploys VALUES ('auth', '1.3', now() - interval '5 hours', 'command'),
                            ('auth', '1.4', now() - interval '1 hour', 'event');
-INSERT INTO mutes (stream, kind, template, alarm_id, active_from, expires_at, created_by)
-VALUES ('log-events/0', 'template', 'a', 'x', now(), now() + interval '1 day', 'ann');
+INSERT INTO mutes (stream, kind, template, template_text, alarm_id, active_from, expires_at, created_by)
+VALUES ('log-events/0', 'template', 'a', 'text of a', 'x', now(), now() + interval '1 day', 'ann');
 INSERT INTO pipeline_health
 SELECT date_trunc('minute', now()) - n * interval '1 minute', 'logguard-processor', 'log-events', p, 10 * n,
   now() - (n + 1) * interval '1 minute', 200, 198, 1, 1

@@ -37,7 +37,7 @@ fn fields_stand_in_the_order_of_the_contract() {
     let message = serde_json::to_string(&results::result_message(&job.scored, job.stale)).unwrap();
     // What the model explains is its own affair.
     let (before, after) = message.split_once(r#","explanation":"#).unwrap();
-    expect![[r#"{"timestamp":"2025-12-27T10:30:30.000Z","window_start":"2025-12-27T10:30:00.000Z","window_end":"2025-12-27T10:30:30.000Z","is_anomaly":1,"anomaly_score":0.25,"cluster_label":-1,"log_count":2,"error_count":1,"critical_count":2,"ground_truth":1,"stream":"log-events/0/auth-service","topic":"log-events","partition":0,"service":"auth-service","final_by":"watermark","provisional":false,"partial":false,"stale":false,"gap":false,"cold":false,"level_shift":false,"muted":false,"severity":4.5,"dbscan_score":0.75,"error_rate":0.5,"critical_rate":1.0,"labelled_count":2,"model_checksum":"c0ffee","first_offset":100,"next_offset":102"#]]
+    expect![[r#"{"timestamp":"2025-12-27T10:30:30.000Z","window_start":"2025-12-27T10:30:00.000Z","window_end":"2025-12-27T10:30:30.000Z","is_anomaly":1,"anomaly_score":0.25,"cluster_label":-1,"log_count":2,"error_count":1,"critical_count":2,"ground_truth":1,"stream":"log-events/0/auth-service","topic":"log-events","partition":0,"service":"auth-service","final_by":"watermark","provisional":false,"partial":false,"stale":false,"gap":false,"cold":false,"level_shift":false,"muted":false,"learning":false,"capped":false,"severity":4.5,"dbscan_score":0.75,"error_rate":0.5,"critical_rate":1.0,"labelled_count":2,"model_checksum":"c0ffee","first_offset":100,"next_offset":102"#]]
         .assert_eq(before);
     let features: String = COLUMNS.map(|name| format!(r#""{name}":0.5"#)).join(",");
     let alarm = sink::alarm_id(&job.scored);

@@ -374,14 +374,14 @@ async fn open_mutes_are_those_that_have_not_expired() {
     };
     client
         .batch_execute(
-            "SELECT pg_temp.template('log-events/0', 'noisy', 'auth', now(), 4);
-             INSERT INTO mutes (stream, kind, template, alarm_id, active_from, expires_at, created_by)
+            "INSERT INTO mutes (stream, kind, template, template_text, alarm_id, active_from, expires_at,
+                                created_by)
              VALUES
-               ('log-events/0', 'template', 'noisy', 'a', now() - interval '1 day',
+               ('log-events/0', 'template', 'noisy', 'text of noisy', 'a', now() - interval '1 day',
                 now() + interval '2 days', 'ann'),
-               ('log-events/0', 'volume', NULL, 'b', now() + interval '1 hour',
+               ('log-events/0', 'volume', NULL, NULL, 'b', now() + interval '1 hour',
                 now() + interval '1 day', 'bob'),
-               ('log-events/0', 'critical', NULL, 'c', now() - interval '9 days',
+               ('log-events/0', 'critical', NULL, NULL, 'c', now() - interval '9 days',
                 now() - interval '1 day', 'ann')",
         )
         .await

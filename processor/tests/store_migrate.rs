@@ -20,7 +20,7 @@ fn store_config(database: &TestDatabase) -> StoreConfig {
     }
 }
 
-const MIGRATIONS: [&str; 14] = [
+const MIGRATIONS: [&str; 17] = [
     "V1__anomaly_results",
     "V2__owner",
     "V3__log_events",
@@ -35,9 +35,12 @@ const MIGRATIONS: [&str; 14] = [
     "V12__view_indices",
     "V13__views",
     "V14__early_alarms",
+    "V15__template_decisions",
+    "V16__learning",
+    "V17__retention",
 ];
 /// The newest of them.
-const VERSION: i32 = 14;
+const VERSION: i32 = 17;
 
 async fn run(database: &TestDatabase) -> Result<MigrateReport, StoreError> {
     migrate(&store_config(database), MigrateOptions::default()).await

@@ -98,7 +98,7 @@ async fn a_window_becomes_a_row() {
             "topic": "log-events", "partition": 0, "service": "auth-service",
             "final_by": "watermark",
             "provisional": false, "partial": false, "gap": false, "stale": true, "cold": false,
-            "level_shift": false, "muted": false,
+            "level_shift": false, "muted": false, "learning": false, "capped": false,
             "severity": 4.5, "dbscan_score": 0.75, "model_checksum": "c0ffee",
             "first_offset": 100, "next_offset": 104,
             "explanation": null,

@@ -188,7 +188,6 @@ async fn summaries_hold_what_the_rows_hold_however_old() {
     let (found, expected) = summaries(&client, "day", "anomaly_summary_daily").await;
     assert!(found.len() < expected.len(), "{found:?}");
     let options = MaintainOptions {
-        retention: Retention::Off,
         dry_run: false,
         now: logguard::clock::Clock::system().now(),
     };

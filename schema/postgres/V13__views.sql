@@ -137,16 +137,21 @@ COMMENT ON VIEW last_deploys IS
 CREATE VIEW new_templates_since_deploy AS
 SELECT d.service, d.version, d.deployed_at, t.id, t.level, t.first_seen, t.lines, t.text
 FROM last_deploys d
+-- first_seen is the start of a window: that of the window the deploy fell into counts as after.
+CROSS JOIN LATERAL (
+    SELECT COALESCE(min(r.window_start), d.deployed_at) AS at
+    FROM anomaly_results r
+    WHERE r.window_start <= d.deployed_at AND r.window_end > d.deployed_at AND NOT r.gap
+) AS since
 CROSS JOIN LATERAL (
     SELECT t.id, min(t.level) AS level, min(t.first_seen) AS first_seen,
            sum(t.count)::bigint AS lines, min(t.text) AS text
     FROM log_templates t
     WHERE t.service = d.service
-      -- first_seen is the start of a window: that of the window the deploy fell into counts as after.
-      AND t.first_seen > d.deployed_at - interval '30 seconds'
+      AND t.first_seen >= since.at
       AND NOT EXISTS (
           SELECT FROM log_templates older
-          WHERE older.id = t.id AND older.first_seen <= d.deployed_at - interval '30 seconds')
+          WHERE older.id = t.id AND older.first_seen < since.at)
     GROUP BY t.id
 ) AS t;
 COMMENT ON VIEW new_templates_since_deploy IS
@@ -203,13 +208,10 @@ COMMENT ON VIEW feedback_precision_weekly IS
 raised. Alarms that nobody judged are no evidence either way.';
 
 CREATE VIEW open_mutes AS
-SELECT m.mute_id, m.stream, m.kind, m.template, template.text, m.alarm_id, m.created_by,
+SELECT m.mute_id, m.stream, m.kind, m.template, m.template_text AS text, m.alarm_id, m.created_by,
        m.active_from, m.expires_at, m.expires_at - now() AS expires_in,
        m.active_from <= now() AS active
 FROM mutes m
-LEFT JOIN LATERAL (
-    SELECT min(t.text) AS text FROM log_templates t WHERE t.id = m.template
-) AS template ON true
 WHERE m.expires_at > now()
 ORDER BY m.expires_at;
 COMMENT ON VIEW open_mutes IS

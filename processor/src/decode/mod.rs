@@ -18,6 +18,10 @@ pub use json::{
 pub use mask::{MaskError, MaskRule, Masker};
 pub use template::{DICTIONARY_BYTES_MAX, TEMPLATE_BYTES_MAX, Template, TemplateDictionary};
 
+/// How far ahead of its record's Kafka timestamp an event may be, in milliseconds: one bad clock
+/// must not close everyone's windows.
+pub const FUTURE_MS_MAX: i64 = 5 * 60 * 1_000;
+
 /// Why a record was not scored. The names are stable: dead letters and metrics carry them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectReason {

@@ -1,7 +1,7 @@
 //! Scored windows against the ground truth of their lines: what `replay` prints.
 //!
 //! ```text
-//! ScoredWindow ──► Evaluation ──► Report ──► table for a person, or one JSON object
+//! ScoredWindow ──► Evaluation ──► Report ──► table for a person, one JSON object, or a page
 //! ```
 //!
 //! A window is anomalous if any of its lines is. In labelled input, windows without lines count as
@@ -10,16 +10,34 @@
 //! threshold by them is marked as such. No clock, no I/O.
 
 mod budget;
+mod comparison;
+mod figures;
+mod hours;
+mod html;
+mod incidents;
 mod ranking;
 mod report;
+mod sweep;
+mod text;
+mod timeline;
+mod worst;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use budget::Budget;
+pub use comparison::{
+    Agreement, Comparison, DISAGREEMENTS_MAX, Disagreement, Opinion, OverlayRecall,
+};
+pub use figures::{Figures, write_side_by_side};
+pub use hours::AlarmHours;
+pub use html::{Heading, Page};
+pub use incidents::Incidents;
 pub use ranking::BestThreshold;
 pub use report::{Report, TypeRecall};
+pub use sweep::SweepRow;
+pub use worst::{Case, CaseTemplate, WORST_MAX};
 
-use self::ranking::Ranking;
+use self::{incidents::Incident, ranking::Ranking, sweep::Scale, timeline::Timeline, worst::Worst};
 use crate::{
     event::{EventTime, StreamKey},
     model::ScoredWindow,
@@ -49,6 +67,10 @@ pub struct EvaluatedWindow<'a> {
     pub alarmed: bool,
     /// The larger, the stranger; windows are ranked by it. NaN ranks lowest.
     pub severity: f64,
+    /// When the first line labelled anomalous was written; the window's start if it is not known.
+    pub first_anomalous: Option<EventTime>,
+    /// The window itself, to be shown if it is among the worst.
+    pub scored: Option<&'a ScoredWindow>,
 }
 
 impl<'a> From<&'a ScoredWindow> for EvaluatedWindow<'a> {
@@ -62,6 +84,8 @@ impl<'a> From<&'a ScoredWindow> for EvaluatedWindow<'a> {
             anomalous: u64::from(content.anomalous),
             alarmed: scored.verdict.is_anomaly,
             severity: scored.verdict.severity,
+            first_anomalous: content.first_anomalous.as_ref().map(|line| line.time),
+            scored: Some(scored),
         }
     }
 }
@@ -79,13 +103,24 @@ pub struct RunTotals {
     pub seconds: f64,
     /// False alarms a day that the threshold was set for; `None` if it was not set by a budget.
     pub alarms_per_day: Option<f64>,
+    /// Combined p-value below which windows alarmed; `None` if that is not known.
+    pub threshold: Option<f64>,
 }
 
-/// A window as it is kept: 40 bytes, so that a year of one stream's windows takes 42 MB.
+impl RunTotals {
+    fn threshold_at_one(&self) -> Option<f64> {
+        let (threshold, alarms_per_day) = self.threshold.zip(self.alarms_per_day)?;
+        (alarms_per_day > 0.0).then(|| threshold / alarms_per_day)
+    }
+}
+
+/// A window as it is kept: 48 bytes, so that a year of one stream's windows takes 50 MB.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     start: EventTime,
     end: EventTime,
+    /// When the first anomalous line was written.
+    first_line: EventTime,
     severity: f64,
     stream: u32,
     alarmed: bool,
@@ -110,6 +145,7 @@ pub struct Evaluation {
     streams: HashMap<StreamKey, u32>,
     types: BTreeMap<EventTime, BTreeSet<usize>>,
     type_names: Vec<String>,
+    worst: Worst,
 }
 
 impl Evaluation {
@@ -122,6 +158,7 @@ impl Evaluation {
             streams: HashMap::new(),
             types: BTreeMap::new(),
             type_names: Vec::new(),
+            worst: Worst::default(),
         }
     }
 
@@ -143,9 +180,13 @@ impl Evaluation {
         } else {
             Truth::Unlabelled
         };
+        if let Some(scored) = window.scored {
+            self.worst.add(truth, scored);
+        }
         self.windows.push(Kept {
             start: window.bounds.start,
             end: window.bounds.end,
+            first_line: window.first_anomalous.unwrap_or(window.bounds.start),
             severity: window.severity,
             stream,
             alarmed: window.alarmed,
@@ -189,6 +230,9 @@ impl Evaluation {
             (end.as_millis() - start.as_millis()) as f64 / DAY_MS
         });
         let false_alarms = confusion.map_or(alarms, |confusion| confusion.fp);
+        let episodes = self.episodes();
+        let incidents = incidents::incidents(&self.windows);
+        let threshold_at_one = totals.threshold_at_one();
         Report {
             events: totals.events,
             windows,
@@ -214,26 +258,56 @@ impl Evaluation {
             end: span.map(|(_, end)| end.to_string()),
             days,
             alarms_per_day: ratio(alarms as f64, days),
-            episodes: self.episodes(),
+            episodes,
             budget: totals
                 .alarms_per_day
                 .map(|budget| Budget::new(budget, days, false_alarms)),
-            anomaly_types: self.type_recalls(),
+            anomaly_types: self.type_recalls(&incidents),
             best_f1_using_labels: ranking.as_ref().and_then(Ranking::best_f1),
+            threshold: totals.threshold,
+            episodes_per_day: ratio(episodes as f64, days),
+            incidents: (labelled > 0).then(|| incidents::summary(incidents.iter())),
+            alarm_hours: AlarmHours::of(&self.windows, labelled > 0),
+            sweep: threshold_at_one.map_or_else(Vec::new, |threshold_at_one| {
+                let judged = labelled > 0;
+                let scale = Scale {
+                    threshold_at_one,
+                    days,
+                    judged,
+                };
+                sweep::sweep(&self.windows, scale)
+            }),
+            worst_misses: self.cases(&self.worst.misses),
+            worst_false_alarms: self.cases(&self.worst.false_alarms),
+            strongest_unjudged: self.cases(&self.worst.unjudged),
         }
+    }
+
+    /// Returns the figures as a page that needs nothing else to be looked at.
+    #[must_use]
+    pub fn page<'a>(&self, report: &'a Report, heading: &'a Heading) -> Page<'a> {
+        let span = self.span();
+        Page {
+            report,
+            heading,
+            timeline: span.map(|span| Timeline::of(&self.windows, span, self.window_ms)),
+            curve: self.ranking().curve(),
+        }
+    }
+
+    fn cases(&self, cases: &[Case]) -> Vec<Case> {
+        let mut cases = cases.to_vec();
+        for case in &mut cases {
+            let types = self.types.get(&case.from).into_iter().flatten();
+            case.anomaly_types = types.map(|id| self.type_names[*id].clone()).collect();
+        }
+        cases
     }
 
     fn confusion(&self) -> Confusion {
         let mut confusion = Confusion::default();
         for window in &self.windows {
-            let count = match (window.truth, window.alarmed) {
-                (Truth::Unlabelled, _) => continue,
-                (Truth::Anomalous, true) => &mut confusion.tp,
-                (Truth::Anomalous, false) => &mut confusion.fn_,
-                (Truth::Normal | Truth::Empty, true) => &mut confusion.fp,
-                (Truth::Normal | Truth::Empty, false) => &mut confusion.tn,
-            };
-            *count += 1;
+            confusion.add(window.truth, window.alarmed);
         }
         confusion
     }
@@ -268,7 +342,7 @@ impl Evaluation {
         (alarmed.len() - continued) as u64
     }
 
-    fn type_recalls(&self) -> Vec<TypeRecall> {
+    fn type_recalls(&self, incidents: &[Incident]) -> Vec<TypeRecall> {
         let mut counts = vec![(0, 0); self.type_names.len()];
         for window in &self.windows {
             let types = match window.truth {
@@ -280,15 +354,22 @@ impl Evaluation {
                 counts[*id].1 += u64::from(window.alarmed);
             }
         }
+        let types: Vec<_> = incidents.iter().map(|it| it.types(&self.types)).collect();
         let mut recalls: Vec<TypeRecall> = self
             .type_names
             .iter()
             .zip(counts)
-            .map(|(name, (windows, alarmed))| TypeRecall {
-                name: name.clone(),
-                windows,
-                alarmed,
-                recall: ratio(alarmed as f64, windows as f64),
+            .enumerate()
+            .map(|(id, (name, (windows, alarmed)))| {
+                let of_type = incidents.iter().zip(&types);
+                let of_type = of_type.filter(|(_, types)| types.contains(&id));
+                TypeRecall {
+                    name: name.clone(),
+                    windows,
+                    alarmed,
+                    recall: ratio(alarmed as f64, windows as f64),
+                    incidents: incidents::summary(of_type.map(|(incident, _)| incident)),
+                }
             })
             .collect();
         recalls.sort_by(|a, b| a.name.cmp(&b.name));

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use super::{Confusion, ratio};
 
+/// Most points of the curve, the last one aside.
+const CURVE_POINTS: u128 = 400;
+
 /// The threshold with the highest F1, found by trying every one against the labels: what the
 /// ranking could give at best, not what a threshold set without labels gives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -115,6 +118,26 @@ impl Ranking {
             }
         }
         best
+    }
+
+    /// Returns (recall, precision) at every threshold that finds one anomalous window more, of which
+    /// at most [`CURVE_POINTS`] are kept: those in between say nothing that a picture shows.
+    pub(super) fn curve(&self) -> Vec<(f64, f64)> {
+        let mut points = Vec::new();
+        let mut last_slot = None;
+        for (step, confusion) in self.thresholds() {
+            let (Some(precision), Some(recall)) = (confusion.precision(), confusion.recall())
+            else {
+                continue;
+            };
+            let slot = u128::from(confusion.tp) * CURVE_POINTS / u128::from(self.anomalous.max(1));
+            let last = confusion.tp == self.anomalous;
+            if step.anomalous > 0 && (last || last_slot != Some(slot)) {
+                last_slot = Some(slot);
+                points.push((recall, precision));
+            }
+        }
+        points
     }
 
     /// Every threshold with what it would give: alarms down to and with that step.

@@ -1,13 +1,10 @@
-//! The figures, as one JSON object or as a table for a person.
+//! The figures, and the JSON object they make.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{BestThreshold, Budget};
-
-/// Width of the column of names, in characters.
-const NAME_WIDTH: usize = 18;
+use super::{AlarmHours, BestThreshold, Budget, Case, Incidents, SweepRow};
 
 /// What an evaluation found. Serialises to the JSON object that `replay --json` prints; figures
 /// that the input does not give (no labels, nothing to divide by) are null there.
@@ -70,6 +67,22 @@ pub struct Report {
     pub anomaly_types: Vec<TypeRecall>,
     /// The best that the ranking could give with a threshold chosen by the labels.
     pub best_f1_using_labels: Option<BestThreshold>,
+    /// Combined p-value below which windows alarmed, if that is known.
+    pub threshold: Option<f64>,
+    /// Episodes a day.
+    pub episodes_per_day: Option<f64>,
+    /// Runs of anomalous windows, how many were found and how fast; absent without labels.
+    pub incidents: Option<Incidents>,
+    /// False alarms by hour of day, or all alarms if the input carries no labels.
+    pub alarm_hours: AlarmHours,
+    /// What other budgets would give, smallest first; empty if the threshold is not known.
+    pub sweep: Vec<SweepRow>,
+    /// Anomalous windows that did not alarm, those that looked most normal first.
+    pub worst_misses: Vec<Case>,
+    /// Normal windows that alarmed, the strangest first.
+    pub worst_false_alarms: Vec<Case>,
+    /// Windows without a label that alarmed, the strangest first.
+    pub strongest_unjudged: Vec<Case>,
 }
 
 /// How many windows of one kind of anomaly alarmed.
@@ -83,9 +96,17 @@ pub struct TypeRecall {
     pub alarmed: u64,
     /// Share that alarmed.
     pub recall: Option<f64>,
+    /// Incidents in which such a line came.
+    pub incidents: Incidents,
 }
 
 impl Report {
+    /// Returns the severity above which windows alarmed, if that is known.
+    #[must_use]
+    pub fn threshold_severity(&self) -> Option<f64> {
+        self.threshold.map(|threshold| -threshold.log10())
+    }
+
     /// Writes the report as one line of JSON.
     ///
     /// # Errors
@@ -94,235 +115,4 @@ impl Report {
         serde_json::to_writer(&mut *out, self)?;
         writeln!(out)
     }
-
-    /// Writes the report as an aligned table, without colour.
-    ///
-    /// # Errors
-    /// If `out` cannot be written.
-    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.write_input(out)?;
-        self.write_alarms(out)?;
-        if self.labelled_windows == 0 {
-            return writeln!(
-                out,
-                "\nThe input carries no labels: alarms are counted, not judged."
-            );
-        }
-        self.write_confusion(out)?;
-        self.write_ratios(out)?;
-        self.write_types(out)?;
-        self.write_notes(out)
-    }
-
-    fn write_input(&self, out: &mut dyn Write) -> io::Result<()> {
-        let rate = if self.seconds > 0.0 {
-            format!(
-                ", {} a second",
-                grouped_round(self.events as f64 / self.seconds)
-            )
-        } else {
-            String::new()
-        };
-        let in_time = format!("in {:.1} s{rate}", self.seconds);
-        line(out, "events", &grouped(self.events), &in_time)?;
-        if self.rejected > 0 {
-            line(
-                out,
-                "rejected",
-                &grouped(self.rejected),
-                "rows that could not be decoded",
-            )?;
-        }
-        if self.late > 0 {
-            line(
-                out,
-                "late",
-                &grouped(self.late),
-                "events after their window was final",
-            )?;
-        }
-        let mut windows = format!("{} empty", grouped(self.empty_windows));
-        if self.streams > 1 {
-            windows = format!("{windows}, of {} streams", grouped(self.streams));
-        }
-        line(out, "windows", &grouped(self.windows), &windows)?;
-        if let (Some(start), Some(end)) = (&self.start, &self.end) {
-            let span = format!("{start} to {end}");
-            line(out, "days", &format!("{:.2}", self.days), &span)?;
-        }
-        Ok(())
-    }
-
-    fn write_alarms(&self, out: &mut dyn Write) -> io::Result<()> {
-        let episodes = format!(
-            "{} a day, in {} {}",
-            decimal(self.alarms_per_day, 1),
-            grouped(self.episodes),
-            if self.episodes == 1 {
-                "episode"
-            } else {
-                "episodes"
-            },
-        );
-        line(out, "alarms", &grouped(self.alarms), &episodes)?;
-        let Some(budget) = self.budget else {
-            return Ok(());
-        };
-        let range = budget
-            .usual_range
-            .map_or_else(String::new, |(least, most)| {
-                format!(" ({least} to {most} in 95 of 100 cases)")
-            });
-        let against = format!(
-            "{} expected at {} a day{range}: budget {}",
-            decimal(
-                Some(budget.expected),
-                if budget.expected < 10.0 { 2 } else { 0 }
-            ),
-            budget.alarms_per_day,
-            if budget.kept { "kept" } else { "exceeded" },
-        );
-        let name = if self.labelled_windows > 0 {
-            "false alarms"
-        } else {
-            "if all were false"
-        };
-        line(out, name, &grouped(budget.actual), &against)
-    }
-
-    fn write_confusion(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "\n{:NAME_WIDTH$} {:>12} {:>12}",
-            "", "alarm", "no alarm"
-        )?;
-        for (name, alarm, no_alarm) in [
-            ("anomalous", self.tp, self.fn_),
-            ("normal", self.fp, self.tn),
-        ] {
-            let (alarm, no_alarm) = (whole(alarm), whole(no_alarm));
-            writeln!(out, "{name:NAME_WIDTH$} {alarm:>12} {no_alarm:>12}")?;
-        }
-        writeln!(out)
-    }
-
-    fn write_ratios(&self, out: &mut dyn Write) -> io::Result<()> {
-        line(
-            out,
-            "precision",
-            &decimal(self.precision, 4),
-            "of the alarms were right",
-        )?;
-        line(
-            out,
-            "recall",
-            &decimal(self.recall, 4),
-            "of the anomalous windows alarmed",
-        )?;
-        line(out, "f1", &decimal(self.f1, 4), "")?;
-        line(
-            out,
-            "roc auc",
-            &decimal(self.roc_auc, 4),
-            "of the severity, whatever the threshold",
-        )?;
-        line(
-            out,
-            "pr auc",
-            &decimal(self.pr_auc, 4),
-            "average precision of the severity",
-        )?;
-        let Some(best) = self.best_f1_using_labels else {
-            return Ok(());
-        };
-        let at = format!(
-            "at severity {:.2}, chosen by the labels: an upper bound, no result",
-            best.severity
-        );
-        line(out, "best possible f1", &decimal(Some(best.f1), 4), &at)
-    }
-
-    fn write_types(&self, out: &mut dyn Write) -> io::Result<()> {
-        if self.anomaly_types.is_empty() {
-            return Ok(());
-        }
-        let shown = |name: &str| -> String {
-            let name: String = name.chars().take(40).collect();
-            name.escape_debug().to_string()
-        };
-        let names = self.anomaly_types.iter().map(|kind| shown(&kind.name));
-        let width = names
-            .map(|name| name.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max(NAME_WIDTH);
-        writeln!(
-            out,
-            "\n{:width$} {:>12} {:>12} {:>12}",
-            "anomaly type", "windows", "alarmed", "recall"
-        )?;
-        for kind in &self.anomaly_types {
-            writeln!(
-                out,
-                "{:width$} {:>12} {:>12} {:>12}",
-                shown(&kind.name),
-                grouped(kind.windows),
-                grouped(kind.alarmed),
-                decimal(kind.recall, 4)
-            )?;
-        }
-        Ok(())
-    }
-
-    fn write_notes(&self, out: &mut dyn Write) -> io::Result<()> {
-        if self.empty_windows > 0 || self.unlabelled_windows > 0 {
-            writeln!(out)?;
-        }
-        if self.empty_windows > 0 {
-            writeln!(out, "Windows without lines count as normal.")?;
-        }
-        if self.unlabelled_windows > 0 {
-            let windows = grouped(self.unlabelled_windows);
-            writeln!(
-                out,
-                "Windows whose lines carry no label are in no ratio: {windows}."
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn line(out: &mut dyn Write, name: &str, value: &str, remark: &str) -> io::Result<()> {
-    let text = format!("{name:NAME_WIDTH$} {value:>12}  {remark}");
-    writeln!(out, "{}", text.trim_end())
-}
-
-/// Returns the number with a comma between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rates are positive, and the cast saturates"
-)]
-fn grouped_round(number: f64) -> String {
-    grouped(number.round() as u64)
-}
-
-fn whole(number: Option<u64>) -> String {
-    number.map_or_else(|| "-".to_owned(), grouped)
-}
-
-fn decimal(number: Option<f64>, places: usize) -> String {
-    number.map_or_else(|| "-".to_owned(), |number| format!("{number:.places$}"))
 }

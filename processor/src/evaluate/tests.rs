@@ -37,6 +37,8 @@ fn window(
         anomalous,
         alarmed,
         severity,
+        first_anomalous: None,
+        scored: None,
     }
 }
 
@@ -81,6 +83,7 @@ fn totals() -> RunTotals {
         late: 2,
         seconds: 2.0,
         alarms_per_day: Some(1.0),
+        threshold: Some(1e-3),
     }
 }
 
@@ -180,7 +183,7 @@ fn the_table_is_aligned() {
             late                          2  events after their window was final
             windows                      10  1 empty
             days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:05:00.000Z
-            alarms                        4  1152.0 a day, in 2 episodes
+            alarms                        4  1152.0 a day, in 2 episodes, 576.0 a day
             false alarms                  1  0.00 expected at 1 a day (0 to 0 in 95 of 100 cases): budget exceeded
 
                                       alarm     no alarm
@@ -193,11 +196,25 @@ fn the_table_is_aligned() {
             roc auc                  0.9167  of the severity, whatever the threshold
             pr auc                   0.8667  average precision of the severity
             best possible f1         0.8000  at severity 4.00, chosen by the labels: an upper bound, no result
+            incidents                     1  of 2 found; told 30 s after their first line (median), 95 of 100 within 30 s
+            worst hour                  1.0  times the mean: 00:00 UTC with 1 false alarms
 
-            anomaly type            windows      alarmed       recall
-            cascade                       1            1       1.0000
-            security                      1            0       0.0000
-            spike                         2            2       1.0000
+            anomaly type            windows      alarmed       recall    incidents     median s
+            cascade                       1            1       1.0000       1 of 1           30
+            security                      1            0       0.0000       0 of 1            -
+            spike                         2            2       1.0000       1 of 1           30
+
+            budget a day           severity    precision       recall           f1  false a day
+                           0.1         4.00       1.0000       0.3333       0.5000         0.00
+                          0.25         3.60       1.0000       0.6667       0.8000         0.00
+                           0.5         3.30       0.6667       0.6667       0.6667       288.00
+                             1         3.00       0.6667       0.6667       0.6667       288.00
+                             2         2.70       0.6667       0.6667       0.6667       288.00
+                             5         2.30       0.6667       0.6667       0.6667       288.00
+                            10         2.00       0.6667       0.6667       0.6667       288.00
+                            15         1.82       0.6667       0.6667       0.6667       288.00
+                            20         1.70       0.6667       0.6667       0.6667       288.00
+                            50         1.30       0.6667       0.6667       0.6667       288.00
 
             Windows without lines count as normal.
             Windows whose lines carry no label are in no ratio: 1.
@@ -211,8 +228,8 @@ fn the_json_object_begins_with_the_promised_keys() {
         &mixed(),
         &totals(),
         &expect![[r#"
-        {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003472222222222222,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0},{"name":"security","windows":1,"alarmed":0,"recall":0.0},{"name":"spike","windows":2,"alarmed":2,"recall":1.0}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8}}
-    "#]],
+            {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003472222222222222,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}},{"name":"security","windows":1,"alarmed":0,"recall":0.0,"incidents":{"count":1,"found":0,"recall":0.0,"median_s":null,"p95_s":null}},{"name":"spike","windows":2,"alarmed":2,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8},"threshold":0.001,"episodes_per_day":576.0,"incidents":{"count":2,"found":1,"recall":0.5,"median_s":30.0,"p95_s":30.0},"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[10,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":4.0,"alarms":2,"precision":1.0,"recall":0.3333333333333333,"f1":0.5,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":3.6020599913279625,"alarms":3,"precision":1.0,"recall":0.6666666666666666,"f1":0.8,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":3.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":1.0,"severity":3.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":2.0,"severity":2.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":5.0,"severity":2.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":10.0,"severity":2.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":15.0,"severity":1.8239087409443189,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":20.0,"severity":1.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":50.0,"severity":1.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
+        "#]],
     );
 }
 
@@ -225,6 +242,7 @@ fn unlabelled_input_has_no_precision() {
     let totals = RunTotals {
         events: 5,
         alarms_per_day: Some(5760.0),
+        threshold: Some(0.5),
         ..RunTotals::default()
     };
     check_text(
@@ -234,8 +252,21 @@ fn unlabelled_input_has_no_precision() {
             events                        5  in 0.0 s
             windows                       2  1 empty
             days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:01:00.000Z
-            alarms                        1  1440.0 a day, in 1 episode
+            alarms                        1  1440.0 a day, in 1 episode, 1440.0 a day
             if all were false             1  4.00 expected at 5760 a day (1 to 8 in 95 of 100 cases): budget kept
+            worst hour                  1.0  times the mean: 00:00 UTC with 1 alarms
+
+            budget a day           severity    precision       recall           f1 alarms a day
+                           0.1         5.06            -            -            -         0.00
+                          0.25         4.66            -            -            -         0.00
+                           0.5         4.36            -            -            -         0.00
+                             1         4.06            -            -            -         0.00
+                             2         3.76            -            -            -         0.00
+                             5         3.36            -            -            -         0.00
+                            10         3.06            -            -            -         0.00
+                            15         2.89            -            -            -         0.00
+                            20         2.76            -            -            -         0.00
+                            50         2.36            -            -            -         0.00
 
             The input carries no labels: alarms are counted, not judged.
         "#]],
@@ -244,8 +275,8 @@ fn unlabelled_input_has_no_precision() {
         &evaluation,
         &totals,
         &expect![[r#"
-        {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null}
-    "#]],
+            {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null,"threshold":0.5,"episodes_per_day":1440.0,"incidents":null,"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":5.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":4.663512470415156,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":4.362482474751174,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":1.0,"severity":4.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":2.0,"severity":3.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":5.0,"severity":3.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":10.0,"severity":3.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":15.0,"severity":2.8853612200315117,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":20.0,"severity":2.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":50.0,"severity":2.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
+        "#]],
     );
 }
 
@@ -258,25 +289,117 @@ fn ratios_of_nothing_are_absent() {
         &evaluation,
         &RunTotals::default(),
         &expect![[r#"
-        events                        0  in 0.0 s
-        windows                       1  0 empty
-        days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:00:30.000Z
-        alarms                        0  0.0 a day, in 0 episodes
+            events                        0  in 0.0 s
+            windows                       1  0 empty
+            days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:00:30.000Z
+            alarms                        0  0.0 a day, in 0 episodes, 0.0 a day
 
-                                  alarm     no alarm
-        anomalous                     0            0
-        normal                        0            1
+                                      alarm     no alarm
+            anomalous                     0            0
+            normal                        0            1
 
-        precision                     -  of the alarms were right
-        recall                        -  of the anomalous windows alarmed
-        f1                            -
-        roc auc                       -  of the severity, whatever the threshold
-        pr auc                        -  average precision of the severity
-    "#]],
+            precision                     -  of the alarms were right
+            recall                        -  of the anomalous windows alarmed
+            f1                            -
+            roc auc                       -  of the severity, whatever the threshold
+            pr auc                        -  average precision of the severity
+            incidents                     0  of 0 found
+        "#]],
     );
     let nothing = Evaluation::new(WINDOW_MS).report(&RunTotals::default());
     assert_eq!(
         (nothing.windows, nothing.start, nothing.alarms_per_day),
         (0, None, None)
     );
+}
+
+#[test]
+fn incidents_are_runs_of_a_stream_and_told_of_from_their_first_line() {
+    let (one, other) = (stream(0), stream(1));
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    let anomalous = (10, 10, 1);
+    // Of stream 0: windows 3 to 5, told at the end of the second; of stream 1: window 4, missed; of
+    // stream 0 again: window 8, told.
+    for (stream, number, alarmed, first_line) in [
+        (&one, 4, true, None),
+        (&one, 3, false, Some(100_000)),
+        (&one, 5, true, None),
+        (&other, 4, false, None),
+        (&one, 8, true, Some(260_000)),
+    ] {
+        evaluation.add(EvaluatedWindow {
+            first_anomalous: first_line.map(time),
+            ..window(stream, number, anomalous, (alarmed, 1.0))
+        });
+    }
+    evaluation.add_anomaly_type(time(125_000), "leak");
+    let report = evaluation.report(&totals());
+    let incidents = report.incidents.unwrap();
+    assert_eq!((incidents.count, incidents.found), (3, 2));
+    // 150 s - 100 s and 270 s - 260 s.
+    assert_eq!(
+        (incidents.median_s, incidents.p95_s),
+        (Some(30.0), Some(50.0))
+    );
+    // Types are told by time: the window of either stream has it.
+    let leak = &report.anomaly_types[0].incidents;
+    assert_eq!((leak.count, leak.found, leak.median_s), (2, 1, Some(50.0)));
+}
+
+#[test]
+fn other_budgets_are_other_thresholds_on_the_same_severities() {
+    let report = mixed().report(&totals());
+    let row = |budget: f64| {
+        let found = report.sweep.iter().find(|row| row.alarms_per_day == budget);
+        *found.unwrap()
+    };
+    // 1e-3 at one a day: severity 3, which 5.0, 4.0, 3.5 and the unlabelled 9.0 exceed.
+    let at_one = row(1.0);
+    assert!((at_one.severity - 3.0).abs() < 1e-12);
+    assert_eq!((at_one.alarms, at_one.precision), (4, Some(2.0 / 3.0)));
+    assert_eq!(at_one.false_alarms_per_day, Some(288.0));
+    assert_eq!((row(0.1).alarms, row(0.1).precision), (2, Some(1.0)));
+    assert_eq!(row(50.0).recall, Some(2.0 / 3.0));
+    let unjudged = Evaluation::new(WINDOW_MS).report(&totals());
+    assert!(unjudged.sweep.iter().all(|row| row.f1.is_none()));
+}
+
+#[test]
+fn the_worst_hour_is_that_with_most_false_alarms_per_window() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    for number in 0..2 * 2_880 {
+        let hour = number / 120 % 24;
+        let alarmed = (hour == 3 && number % 40 == 0) || number == 10 * 120;
+        evaluation.add(window(&stream, number, (5, 5, 0), (alarmed, 1.0)));
+    }
+    let hours = evaluation.report(&totals()).alarm_hours;
+    assert_eq!((hours.per_hour[3], hours.per_hour[10]), (6, 1));
+    assert_eq!((hours.windows[0], hours.worst_hour), (240, Some(3)));
+    let times = hours.worst_over_mean.unwrap();
+    assert!((times - 6.0 / 7.0 * 24.0).abs() < 1e-9, "{times}");
+}
+
+#[test]
+fn the_picture_of_a_long_run_is_small_and_loses_no_peak() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    let peaks = [7, 100_003, 299_999];
+    for number in 0..300_000 {
+        let severity = if peaks.contains(&number) { 9.0 } else { 0.5 };
+        let truth = (5, 5, u64::from(number == 100_003));
+        evaluation.add(window(&stream, number, truth, (severity > 5.0, severity)));
+    }
+    let span = evaluation.span().unwrap();
+    let timeline = Timeline::of(&evaluation.windows, span, WINDOW_MS);
+    assert_eq!(timeline.buckets.len(), timeline::BUCKETS);
+    let high = timeline.buckets.iter().filter(|it| it.severity == 9.0);
+    assert_eq!(high.count(), 3);
+    let sum = |of: fn(&timeline::Bucket) -> u64| timeline.buckets.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|it| it.found), sum(|it| it.false_alarms)), (1, 2));
+    let report = evaluation.report(&totals());
+    let mut page = Vec::new();
+    let heading = Heading::default();
+    evaluation.page(&report, &heading).write(&mut page).unwrap();
+    assert!(page.len() < 200_000, "{} bytes", page.len());
 }

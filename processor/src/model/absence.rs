@@ -218,23 +218,25 @@ impl Lull {
 /// The entities of a model, by key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
-    entries: Vec<(u32, Regular)>,
+    /// Key, what it can be muted by, and the entity.
+    entries: Vec<(u32, u64, Regular)>,
     places: HashMap<u32, usize>,
 }
 
 impl Watch {
-    /// `hash` gives the identity of a template number.
-    pub(super) fn new(regulars: &[Regular], hash: impl Fn(u32) -> u64) -> Self {
+    /// `id` gives what an entity can be muted by: a template's is its identity.
+    pub(super) fn new(regulars: &[Regular], id: impl Fn(&Regular) -> u64) -> Self {
         let mut entries: Vec<_> = regulars
             .iter()
             .map(|regular| {
-                let template = regular.template.map_or(0, &hash);
-                (key(Some(regular.service as usize), template), *regular)
+                let id = id(regular);
+                let template = regular.template.map_or(0, |_| id);
+                (key(Some(regular.service as usize), template), id, *regular)
             })
             .collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        entries.dedup_by_key(|(key, _)| *key);
-        let places = entries.iter().map(|(key, _)| *key).zip(0..).collect();
+        entries.sort_unstable_by_key(|(key, ..)| *key);
+        entries.dedup_by_key(|(key, ..)| *key);
+        let places = entries.iter().map(|(key, ..)| *key).zip(0..).collect();
         Self { entries, places }
     }
 
@@ -261,7 +263,7 @@ impl Watch {
             }
         }
         let all = f64::from(observed.lines());
-        for (seen, (_, regular)) in seen.iter_mut().zip(&self.entries) {
+        for (seen, (.., regular)) in seen.iter_mut().zip(&self.entries) {
             let of = match regular.template {
                 None => all,
                 Some(_) => lines
@@ -333,9 +335,11 @@ impl From<Packed> for Entity {
     }
 }
 
-/// The entity whose absence is most remarkable.
+/// An entity that is away.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Missing {
+    /// By what it can be muted: a template's identity, or that of the text a service goes by.
+    pub(super) id: u64,
     /// Evidence, in nats, of this one entity.
     pub(super) nats: f64,
     pub(super) regular: Regular,
@@ -355,17 +359,17 @@ impl Absences {
         self.0.capacity() * size_of::<Entity>()
     }
 
-    /// Adds a window; returns the most remarkable absence.
+    /// Adds a window; returns the remarkable absences, most remarkable first.
     pub(super) fn observe(
         &mut self,
         watch: &Watch,
         observed: &Observed,
         clump: f64,
-    ) -> Option<Missing> {
-        let mut worst: Option<Missing> = None;
+    ) -> Vec<Missing> {
+        let mut missing: Vec<Missing> = Vec::new();
         let seen = watch.look(observed, clump);
         let mut known = std::mem::take(&mut self.0).into_iter().peekable();
-        for ((key, regular), (here, expected)) in watch.entries.iter().zip(seen) {
+        for ((key, id, regular), (here, expected)) in watch.entries.iter().zip(seen) {
             while known.next_if(|entity| entity.key < *key).is_some() {}
             let entity = known.next_if(|entity| entity.key == *key);
             let Some(mut entity) = entity.or_else(|| {
@@ -379,17 +383,18 @@ impl Absences {
             if here {
                 entity.come(expected);
             } else if expected > 0.0 {
-                let missing = entity.stay_away(regular, expected);
-                if missing.nats > worst.map_or(0.0, |worst| worst.nats) {
-                    worst = Some(missing);
-                }
+                let away = entity.stay_away((*id, regular), expected);
+                missing.extend((away.nats > 0.0).then_some(away));
             }
             if entity.away < FORGOTTEN_WINDOWS {
                 self.0.push(entity);
             }
         }
         let watched = self.0.len();
-        worst.map(|worst| Missing { watched, ..worst })
+        missing.iter_mut().for_each(|away| away.watched = watched);
+        // The sort is stable: ties keep the order of the keys.
+        missing.sort_by(|a, b| b.nats.total_cmp(&a.nats));
+        missing
     }
 }
 
@@ -418,7 +423,7 @@ impl Entity {
         (self.expected, self.first_expected) = (0.0, 0.0);
     }
 
-    fn stay_away(&mut self, regular: &Regular, expected: f64) -> Missing {
+    fn stay_away(&mut self, (id, regular): (u64, &Regular), expected: f64) -> Missing {
         if self.away == 0 {
             self.first_expected = short(expected);
         }
@@ -436,6 +441,7 @@ impl Entity {
             self.loud += 1;
         }
         Missing {
+            id,
             nats,
             regular: *regular,
             windows: self.away,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! new ── in six of its windows in a row nothing else was wrong ──► adopted
-//!        ERROR and FATAL: and six hours have passed since the first
+//!        beside one adopted that began with it: in two
+//!        ERROR and FATAL: in six, and six hours have passed since the first
 //! ```
 //!
 //! A release adds lines, and they are news for a handful of windows, not until the next training.
@@ -14,12 +15,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::profile::hex_u64;
-use crate::features::Observed;
+use crate::{event::EventTime, features::Observed};
 
 /// Windows in a row in which a new template came without another signal, after which it is known.
 /// A template that belongs to incidents which show in every second of its windows passes with a
 /// chance of 2^-6, below 2 %; one more would make a harmless one alarm once more.
 pub const RECURRENCES: u32 = 6;
+/// The same for one that began with another that is adopted by now: a release is one episode, however
+/// many lines it adds.
+const RECURRENCES_IN_COMPANY: u32 = 2;
+/// Templates that came first within this time of each other began together, in milliseconds: those of
+/// a release that come a few times an hour do.
+const COMPANY_MS: i64 = 30 * 60_000;
 /// Longer than incidents last, shorter than habits stay away, in milliseconds: a new `ERROR` or
 /// `FATAL` is not adopted earlier, a template that stays away for longer is new again unless it
 /// had been coming for as long.
@@ -85,6 +92,44 @@ struct Recurring {
     critical: bool,
     /// Start of the window in which it was adopted.
     adopted_ms: Option<i64>,
+}
+
+/// A template that training had not, as a stream's baseline has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamTemplate {
+    /// Identity.
+    #[serde(with = "hex_u64")]
+    pub template: u64,
+    /// Starts of the first and the last window that held it.
+    pub first: EventTime,
+    /// See `first`.
+    pub last: EventTime,
+    /// Windows that held it.
+    pub windows: u32,
+    /// The last of them in a row in which nothing else was wrong.
+    pub alone: u32,
+    /// Lines.
+    pub lines: u64,
+    /// It came, or is known, as `ERROR` or `FATAL`.
+    pub critical: bool,
+    /// Start of the window at which it was adopted; absent while it is watched.
+    pub adopted: Option<EventTime>,
+}
+
+impl StreamTemplate {
+    fn of(known: &Recurring) -> Self {
+        let time = |millis| EventTime::default().saturating_add(millis);
+        Self {
+            template: known.template,
+            first: time(known.first_ms),
+            last: time(known.last_ms),
+            windows: known.windows,
+            alone: known.alone,
+            lines: known.lines,
+            critical: known.critical,
+            adopted: known.adopted_ms.map(time),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -222,6 +267,40 @@ impl Adoption {
         (self.candidates.len() + self.adopted.len()) * size_of::<Recurring>()
     }
 
+    /// Obeys what people decided, as of the window that starts at `start_ms`: `(template, adopted)`. Who
+    /// adopts a template says that it is usual from then on, at any level; one that is forgotten stays
+    /// new however often it comes.
+    pub(super) fn decide(&mut self, decided: &[(u64, bool)], start_ms: i64) {
+        for &(template, adopt) in decided.iter().take(ADOPTED_MAX) {
+            if !adopt {
+                take(&mut self.adopted, template);
+                if let Some(mut candidate) = take(&mut self.candidates, template) {
+                    candidate.alone = 0;
+                    push(&mut self.candidates, candidate, CANDIDATES_MAX);
+                }
+                continue;
+            }
+            let mut adopted = self.adopted.iter();
+            let stands = |known: &Recurring| {
+                known.template == template && known.critical && !known.is_gone(start_ms)
+            };
+            if adopted.any(stands) {
+                continue;
+            }
+            let known = take(&mut self.adopted, template);
+            let candidate = take(&mut self.candidates, template);
+            let known = known.filter(|known| !known.is_gone(start_ms)).or(candidate);
+            let by_hand = Recurring::by_hand(template, known, (start_ms, self.draws));
+            push(&mut self.adopted, by_hand, ADOPTED_MAX);
+        }
+    }
+
+    /// Returns the templates that the stream watches or adopted, least recently seen first.
+    pub(super) fn templates(&self) -> Vec<StreamTemplate> {
+        let candidates = self.candidates.iter().chain(&*self.adopted);
+        candidates.map(StreamTemplate::of).collect()
+    }
+
     /// Gives the facts of adopted templates what the stream has seen of them; returns the pairs
     /// that training had not seen. A template adopted as harmless is new as `ERROR` or `FATAL`.
     pub(super) fn apply(
@@ -306,7 +385,7 @@ impl Adoption {
             } else {
                 candidate.alone += 1;
             }
-            if candidate.is_due() {
+            if candidate.is_due(&self.adopted) {
                 candidate.adopted_ms = Some(step.start_ms);
                 adopted.push(Adopted {
                     place: sighting.place,
@@ -340,6 +419,31 @@ impl Recurring {
         }
     }
 
+    /// Returns a template that somebody adopts at the window at `start_ms`, with what the stream knew of
+    /// it. It counts as often as one that was adopted by itself, and from then on as often as it comes.
+    fn by_hand(template: u64, known: Option<Self>, (start_ms, draws): (i64, u64)) -> Self {
+        let known = known.unwrap_or(Self {
+            template,
+            first_ms: start_ms,
+            last_ms: start_ms,
+            windows: 0,
+            alone: 0,
+            lines: 1,
+            service_lines: 1,
+            draws_before: draws,
+            critical: true,
+            adopted_ms: None,
+        });
+        Self {
+            last_ms: known.last_ms.max(start_ms),
+            windows: known.windows.max(RECURRENCES),
+            draws_before: draws,
+            critical: true,
+            adopted_ms: Some(start_ms),
+            ..known
+        }
+    }
+
     fn add(&mut self, sighting: &Sighting, start_ms: i64) {
         self.last_ms = self.last_ms.max(start_ms);
         self.windows = self.windows.saturating_add(1);
@@ -348,9 +452,17 @@ impl Recurring {
         self.critical |= sighting.critical;
     }
 
-    fn is_due(&self) -> bool {
+    fn is_due(&self, adopted: &[Self]) -> bool {
+        if self.critical {
+            let patient = self.last_ms.saturating_sub(self.first_ms) >= PATIENCE_MS;
+            return patient && self.alone >= RECURRENCES;
+        }
+        let together = |known: &Self| {
+            known.template != self.template
+                && known.first_ms.abs_diff(self.first_ms) <= COMPANY_MS.unsigned_abs()
+        };
         self.alone >= RECURRENCES
-            && (!self.critical || self.last_ms.saturating_sub(self.first_ms) >= PATIENCE_MS)
+            || (self.alone >= RECURRENCES_IN_COMPANY && adopted.iter().any(together))
     }
 
     /// Returns whether it stayed away for longer than it had been coming and than patience lasts:

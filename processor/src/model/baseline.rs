@@ -3,7 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    absence::Absences, adoption::Adoption, counts::CountModel, drift::Drift, silence::Silence,
+    absence::Absences,
+    adoption::Adoption,
+    counts::CountModel,
+    drift::{Drift, fine},
+    rhythm::{Daily, Hour, OddHour, Rhythm},
+    silence::Silence,
+    youth::Youth,
 };
 use crate::features::{Observed, Trailing};
 
@@ -52,6 +58,11 @@ pub struct Baseline {
     pub(super) drift: Drift,
     /// How regular templates and services come and go.
     pub(super) absences: Absences,
+    /// How far it is in the first day of a young model.
+    #[serde(skip_serializing_if = "Youth::is_default")]
+    pub(super) youth: Youth,
+    /// The rhythm of its days.
+    pub(super) daily: Daily,
 }
 
 /// What a window adds to the baseline.
@@ -60,6 +71,10 @@ pub(super) struct BaselineStep {
     pub(super) lines: f64,
     /// Distinct pairs of service and template.
     pub(super) pairs: f64,
+    /// Start and length of the window in ms.
+    pub(super) time: (i64, i64),
+    /// What is usual at that hour.
+    pub(super) hour: Option<Hour>,
     /// Squared deviations of template counts, observed and expected.
     pub(super) clump: (f64, f64),
     /// The window was judged anomalous.
@@ -73,9 +88,19 @@ impl Baseline {
         self.windows < COLD_WINDOWS
     }
 
+    /// Returns the templates that training had not and that the stream watches or adopted.
+    #[must_use]
+    pub fn templates(&self) -> Vec<super::StreamTemplate> {
+        self.adoption.templates()
+    }
+
     /// Returns about how many bytes the baseline takes.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.adoption.bytes() + self.drift.bytes() + self.absences.bytes()
+        size_of::<Self>()
+            + self.adoption.bytes()
+            + self.drift.bytes()
+            + self.absences.bytes()
+            + self.daily.bytes()
     }
 
     /// Returns the recent mean number of lines a window.
@@ -96,23 +121,52 @@ impl Baseline {
 
     /// Returns -ln p of a number of lines, both ways, as far as lines are independent. It has to be
     /// unlikely both for the last hour and for the last minutes: a step up or down is news when it
-    /// comes, not for as long as it lasts.
-    pub(super) fn volume(&self, lines: f64, level_variation: f64) -> f64 {
+    /// comes, not for as long as it lasts. A change that the hour of the day brings is none.
+    pub(super) fn volume(&self, lines: f64, level_variation: f64, hour: Option<&Hour>) -> f64 {
         let clump = self.clump();
         let lines = lines / clump;
         let spread = self.volume_spread(clump) + level_variation;
-        let unlikely = |mean: f64| {
-            let model = CountModel::with_size(mean / clump, 1.0 / spread);
-            let ln_p = model.ln_upper(lines).min(model.ln_lower(lines));
+        let unlikely = |mean: f64, seen: f64| {
+            let (low, high) = match hour.filter(|_| seen > 0.0) {
+                Some(hour) => ((hour.near.0 / seen).min(1.0), (hour.near.1 / seen).max(1.0)),
+                None => (1.0, 1.0),
+            };
+            let model = |level: f64| CountModel::with_size(level * mean / clump, 1.0 / spread);
+            let ln_p = model(high).ln_upper(lines).min(model(low).ln_lower(lines));
             (-ln_p - std::f64::consts::LN_2).max(0.0)
         };
-        unlikely(self.mean).min(unlikely(self.recent))
+        let seen = self.daily.seen;
+        unlikely(self.mean, seen.0).min(unlikely(self.recent, seen.1))
+    }
+
+    /// Returns what is usual at a time of the day; nothing while that is unknown.
+    pub(super) fn hour(&self, trained: Option<&Rhythm>, at_ms: i64) -> Option<Hour> {
+        self.daily.hour(trained, at_ms)
+    }
+
+    /// Judges the level of the last minutes, with a window of `lines`, by the hour of the day.
+    pub(super) fn odd_hour(&mut self, hour: Option<&Hour>, lines: f64) -> Option<OddHour> {
+        let clump = self.clump();
+        let recent = self.recent + self.recent_weight() * (lines - self.recent);
+        self.daily.odd(hour?, recent / clump, lines / clump, clump)
+    }
+
+    fn recent_weight(&self) -> f64 {
+        1.0 / f64::from(self.windows.saturating_add(1).min(RECENT_WINDOWS))
     }
 
     /// Returns -ln p of so many lines or more, as far as there are more than usual: never weaker for more
     /// lines.
-    pub(super) fn volume_above(&self, lines: f64, level_variation: f64) -> f64 {
-        if lines <= self.mean.max(self.recent) {
+    pub(super) fn volume_above(
+        &self,
+        lines: f64,
+        level_variation: f64,
+        hour: Option<&Hour>,
+    ) -> f64 {
+        let seen = self.daily.seen;
+        let mean = rise(hour, seen.0) * self.mean;
+        let recent = rise(hour, seen.1) * self.recent;
+        if lines <= mean.max(recent) {
             return 0.0;
         }
         let clump = self.clump();
@@ -121,14 +175,20 @@ impl Baseline {
             let model = CountModel::with_size(mean / clump, 1.0 / spread);
             (-model.ln_upper(lines / clump) - std::f64::consts::LN_2).max(0.0)
         };
-        unlikely(self.mean).min(unlikely(self.recent))
+        unlikely(mean).min(unlikely(recent))
     }
 
     /// Returns how many lines a window has at most, but for one in hundreds. A cold stream is taken to be
     /// as loud as training, where `training` lines a window came, if it is not louder.
-    pub(super) fn upper_lines(&self, training: f64, level_variation: f64) -> f64 {
+    pub(super) fn upper_lines(
+        &self,
+        training: f64,
+        level_variation: f64,
+        hour: Option<&Hour>,
+    ) -> f64 {
         let clump = self.clump();
-        let mut mean = self.mean.max(self.recent);
+        let seen = self.daily.seen;
+        let mut mean = (rise(hour, seen.0) * self.mean).max(rise(hour, seen.1) * self.recent);
         if self.is_cold() {
             mean = mean.max(training);
         }
@@ -168,19 +228,24 @@ impl Baseline {
     /// Adds a window after it was scored. Returns whether a lasting change was just taken for the
     /// new level.
     pub(super) fn step(&mut self, step: BaselineStep) -> bool {
-        let weight = 1.0 / f64::from(self.windows.saturating_add(1).min(RECENT_WINDOWS));
+        let weight = self.recent_weight();
         self.recent += weight * (step.lines - self.recent);
+        let level = step.hour.map_or(0.0, |hour| hour.level);
+        self.daily.seen.1 = faded(self.daily.seen.1, level, weight);
         if step.anomalous && !self.is_cold() {
             self.frozen += 1;
             if self.frozen < LEVEL_SHIFT_WINDOWS {
                 return false;
             }
+            self.daily.shift(step.hour.as_ref(), self.recent);
             *self = Self {
+                daily: std::mem::take(&mut self.daily),
                 trailing: self.trailing,
                 adoption: std::mem::take(&mut self.adoption),
                 silence: self.silence,
                 drift: std::mem::take(&mut self.drift),
                 absences: std::mem::take(&mut self.absences),
+                youth: self.youth,
                 recent: self.recent,
                 ..Self::default()
             };
@@ -202,6 +267,9 @@ impl Baseline {
             deviation = deviation.clamp(-spread, spread);
         }
         self.mean += weight * deviation;
+        let level = step.hour.map_or(0.0, |hour| hour.level);
+        self.daily.seen.0 = faded(self.daily.seen.0, level, weight);
+        self.daily.learn(step.time, step.lines, step.hour.as_ref());
         self.variance = (1.0 - weight) * (self.variance + weight * deviation * deviation);
         self.pairs += weight * (step.pairs - self.pairs);
         let (mut observed, expected) = step.clump;
@@ -213,6 +281,22 @@ impl Baseline {
     }
 }
 
+/// Moves the mean level of the hours on; 0 while it is unknown, so that what was before counts for
+/// nothing.
+fn faded(mean: f64, level: f64, weight: f64) -> f64 {
+    if level <= 0.0 || mean <= 0.0 {
+        level
+    } else {
+        fine(mean + weight * (level - mean))
+    }
+}
+
+/// Returns by what factor an hour may be louder than what was `seen` of late.
+fn rise(hour: Option<&Hour>, seen: f64) -> f64 {
+    let hour = hour.filter(|_| seen > 0.0);
+    hour.map_or(1.0, |hour| (hour.near.1 / seen).max(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +305,8 @@ mod tests {
         BaselineStep {
             lines,
             pairs: 3.0,
+            time: (0, 30_000),
+            hour: None,
             clump: (lines, lines),
             anomalous: false,
         }

@@ -2,7 +2,7 @@
 //! versioned, inspectable file.
 //!
 //! ```text
-//! {"format":2,"checksum":"<sha256 of what follows `model`>","model":{…}}
+//! {"format":3,"checksum":"<sha256 of what follows `model`>","model":{…}}
 //! ```
 //!
 //! Written to a temporary file, synced and renamed, so that a reader finds the old bundle or the
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{calibration::Calibration, density::Density, profile::Profile};
+use super::{calibration::Calibration, density::Density, profile::Profile, second::Second};
 use crate::{
     decode::{MaskError, MaskRule, Masker},
     event::EventTime,
@@ -29,7 +29,7 @@ use crate::{
 /// Name of the bundle in its directory.
 pub const BUNDLE_FILE: &str = "model.json";
 /// Version of the format; files of another one are refused.
-pub const BUNDLE_FORMAT: u32 = 2;
+pub const BUNDLE_FORMAT: u32 = 3;
 /// Largest bundle, in bytes.
 pub const BUNDLE_BYTES_MAX: u64 = 20 * 1024 * 1024;
 
@@ -117,6 +117,9 @@ pub(super) struct Usual {
 #[serde(deny_unknown_fields)]
 pub(super) struct Content {
     pub(super) window_length_ms: i64,
+    /// It was learnt at a first start, from less than a day: caution is due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) young: bool,
     /// First instant of training and first after.
     pub(super) span: (EventTime, EventTime),
     pub(super) masks: Vec<MaskRule>,
@@ -125,6 +128,9 @@ pub(super) struct Content {
     pub(super) calibration: Calibration,
     /// Per column.
     pub(super) usual: Vec<Usual>,
+    /// The second detector, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) second: Option<Second>,
 }
 
 /// A model, complete and checked.
@@ -160,6 +166,22 @@ pub struct BundleSummary {
     /// Share of those that looks like incidents.
     #[serde(serialize_with = "rounded")]
     pub presumed_incidents: f64,
+    /// It was learnt at a first start from less than a day: a stream's first day with it says
+    /// `learning`.
+    pub learning: bool,
+}
+
+/// A template that training saw.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LearntTemplate {
+    /// Identity, 16 hex digits.
+    pub id: String,
+    /// The masked text.
+    pub text: Arc<str>,
+    /// Lines in training.
+    pub lines: u64,
+    /// Windows in which it is expected on normal time.
+    pub occasions: f64,
 }
 
 fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -275,6 +297,7 @@ impl Bundle {
         let mut content: Content = serde_json::from_str(body).map_err(BundleDefect::Shape)?;
         content.check()?;
         content.profile.reindex();
+        content.density.reindex();
         Ok(Self { content, checksum })
     }
 
@@ -297,6 +320,22 @@ impl Bundle {
         self.content.window_length_ms
     }
 
+    /// Returns the templates that training saw, those with most lines first.
+    #[must_use]
+    pub fn templates(&self) -> Vec<LearntTemplate> {
+        let known = self.content.profile.templates.iter();
+        let mut learnt: Vec<LearntTemplate> = known
+            .map(|known| LearntTemplate {
+                id: format!("{:016x}", known.hash),
+                text: Arc::clone(&known.text),
+                lines: known.lines,
+                occasions: known.occasions,
+            })
+            .collect();
+        learnt.sort_by(|a, b| (b.lines, &a.id).cmp(&(a.lines, &b.id)));
+        learnt
+    }
+
     /// Returns what it was trained on and holds.
     #[must_use]
     pub fn summary(&self) -> BundleSummary {
@@ -305,6 +344,7 @@ impl Bundle {
             profile,
             density,
             calibration,
+            young,
             ..
         } = &self.content;
         BundleSummary {
@@ -319,6 +359,7 @@ impl Bundle {
             eps: density.eps,
             calibration_windows: calibration.windows,
             presumed_incidents: calibration.presumed_incidents,
+            learning: *young,
         }
     }
 }
@@ -335,6 +376,7 @@ impl Content {
         self.profile.check()?;
         self.density.check()?;
         self.calibration.check()?;
+        self.second.as_ref().map_or(Ok(()), Second::check)?;
         Masker::new(&self.masks)?;
         Ok(())
     }

@@ -29,10 +29,10 @@ use super::{
 use crate::features::{FeatureRow, Observed, PairFact, ServiceFact, Trailing, row};
 
 /// Blocks that training time is cut into.
-const BLOCKS: usize = 10;
+pub(super) const BLOCKS: usize = 10;
 /// The first blocks are only fitted on: what a young model makes of the rest says little about
 /// the one that is trained on all.
-const BLOCKS_FITTED_ONLY: i64 = 3;
+pub(super) const BLOCKS_FITTED_ONLY: i64 = 3;
 /// Rows to which a block's core points are fitted.
 const BLOCK_SAMPLE_ROWS: usize = 800;
 /// Rows to which the model's own core points are fitted: a score compares with each of them.
@@ -148,7 +148,7 @@ impl Chain<'_> {
         });
         #[allow(clippy::cast_possible_wrap, reason = "ten blocks")]
         let block_windows = (last.saturating_sub(first) / BLOCKS as i64).saturating_add(1);
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(self.length_ms);
         let mut fitted: Option<(Profile, Density)> = None;
         let mut block = 0;
         for (number, window) in (0..).zip(history.iter()) {
@@ -210,7 +210,8 @@ impl Chain<'_> {
         };
         self.bins.add(&observed, &news, presumed);
         let features = row(&observed, &Trailing::default());
-        let trailing = TrailingFindings::observe(baseline, profile, &observed, self.length_ms);
+        let time = (window.window.saturating_mul(self.length_ms), self.length_ms);
+        let trailing = TrailingFindings::observe(baseline, profile, &observed, time);
         let signals = signals(
             (profile, density),
             &observed,
@@ -231,6 +232,8 @@ impl Chain<'_> {
         baseline.step(BaselineStep {
             lines: f64::from(observed.lines()),
             pairs: draws(observed.pairs.len()),
+            time,
+            hour: trailing.hour,
             clump: signals.clump,
             anomalous: false,
         });
@@ -352,7 +355,7 @@ impl LineBins {
 
 /// Lets the stream know templates that keep coming, as the scorer does; returns those that are new.
 /// What a release brings is news for a few windows, and from then on normal.
-fn adopt(
+pub(super) fn adopt(
     window: &TrainingWindow,
     observed: &mut Observed,
     baseline: &mut Baseline,
@@ -374,7 +377,7 @@ fn adopt(
 }
 
 /// Returns a packed window as the formulas see it.
-fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observed {
+pub(super) fn observe(window: &TrainingWindow, profile: &Profile, names: &Names) -> Observed {
     let mut observed = Observed {
         levels: window.levels,
         ..Observed::default()

@@ -10,7 +10,10 @@ use linfa_nn::{CommonNearestNeighbour, NearestNeighbour, NearestNeighbourIndex, 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{BundleDefect, is_usable};
+use super::{
+    bundle::{BundleDefect, is_usable},
+    nearest::Blocks,
+};
 use crate::features::{COLUMNS, Column, FeatureRow};
 
 /// The columns distances are taken over: the first 30 but for the cluster's number, which is a
@@ -66,6 +69,9 @@ pub(super) struct Density {
     core: Vec<Point>,
     /// Cluster label per core point.
     labels: Vec<i32>,
+    /// Where the core points lie.
+    #[serde(skip)]
+    blocks: Blocks,
 }
 
 impl Density {
@@ -80,7 +86,13 @@ impl Density {
         };
         let points: Vec<Point> = rows.iter().map(|row| model.scaled(row, 1.0)).collect();
         model.fit_core(&points);
+        model.reindex();
         model
+    }
+
+    /// Builds what is not stored.
+    pub(super) fn reindex(&mut self) {
+        self.blocks = Blocks::new(&self.core);
     }
 
     /// Returns the row's place among the core points. `count_ratio` brings the columns that grow
@@ -133,22 +145,9 @@ impl Density {
     /// to it in units of eps; `None` without core points.
     pub(super) fn nearest(&self, row: &FeatureRow, count_ratio: f64) -> Option<(i32, f64)> {
         let point = self.scaled(row, count_ratio);
-        let mut best = (f64::INFINITY, 0);
-        for (number, core) in self.core.iter().enumerate() {
-            let mut squared = 0.0;
-            // In slices, so that most core points are left early.
-            for (a, b) in point.chunks(8).zip(core.chunks(8)) {
-                squared += a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum::<f64>();
-                if squared >= best.0 {
-                    break;
-                }
-            }
-            if squared < best.0 {
-                best = (squared, number);
-            }
-        }
-        let label = self.labels.get(best.1)?;
-        let distance = best.0.sqrt() / self.eps;
+        let (squared, number) = self.blocks.nearest(&self.core, &point);
+        let label = self.labels.get(number)?;
+        let distance = squared.sqrt() / self.eps;
         Some((if distance <= 1.0 { *label } else { -1 }, distance))
     }
 

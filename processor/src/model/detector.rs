@@ -4,16 +4,19 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{
     Baseline, Bundle, ScoredWindow, Verdict,
+    absence::Missing,
     adoption::{AdoptionStep, Unseen},
     baseline::BaselineStep,
     calibration::{Evidence, Kind},
-    early::{EarlyAlarm, Fill, OpenWatch, Sight, early_signals},
+    drift::Excess,
+    early::{EarlyAlarm, OpenWatch, Sight, early_signals},
     explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
     profile::{Facts, TextCache},
     signals::{Signals, TrailingFindings, draws, signals, signals_without},
     silence::Silence,
+    youth::{Caution, Judged as JudgedWindow},
 };
 use crate::{
     event::{EventTime, Level, NextOffset},
@@ -36,6 +39,8 @@ pub struct Detector {
     bundle: Arc<Bundle>,
     threshold: f64,
     ln_threshold: f64,
+    /// What is done about a young model.
+    caution: Option<Caution>,
     unseen: TextCache,
     mutes: Arc<Mutes>,
 }
@@ -64,7 +69,11 @@ impl Detector {
         let (least, most) = THRESHOLD_RANGE;
         // Not `clamp`: what is no number is brought into the range as well.
         let threshold = threshold.max(least).min(most);
+        let content = &bundle.content;
+        let (windows, length_ms) = (content.calibration.windows, content.window_length_ms);
+        let caution = Caution::of(windows, length_ms, threshold).filter(|_| content.young);
         Self {
+            caution,
             threshold,
             ln_threshold: threshold.ln(),
             bundle,
@@ -123,11 +132,14 @@ impl Detector {
         let (mut observed, pairs) = observe(&window.content, &mut facts);
         let critical = |place: usize| pairs[place].level.is_critical();
         let start_ms = window.bounds.start.as_millis();
+        let decided = self.mutes.decided(&window.stream, window.bounds.start);
+        baseline.adoption.decide(&decided, start_ms);
         let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
         let length_ms = window.bounds.end.as_millis() - start_ms;
         baseline.observe(&observed, length_ms);
         let features = row(&observed, &baseline.trailing);
-        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, length_ms);
+        let time = (start_ms, length_ms);
+        let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, time);
         let all = signals(
             (&content.profile, &content.density),
             &observed,
@@ -142,17 +154,13 @@ impl Detector {
             pairs: &pairs,
             features: &features,
             signals: &all,
+            trailing: &trailing,
             baseline,
         };
         let judged = self.judge_unmuted(&unseen, silent, &scene);
         let judged = judged.upholding(early.as_deref());
+        judged.note_told(&all, &observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
-        if let Some(excess) = all.excess
-            && verdict.is_anomaly
-            && judged.evidence[Kind::Drift as usize] >= SETTLE_NATS
-        {
-            baseline.drift.settle(&observed, &excess);
-        }
         if window.gap {
             baseline.adoption.gap();
         } else {
@@ -170,10 +178,13 @@ impl Detector {
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
                 pairs: draws(observed.pairs.len()),
+                time,
+                hour: trailing.hour,
                 clump: all.clump,
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
         }
+        self.be_cautious((&window, baseline), &mut verdict, &mut explanation);
         ScoredWindow {
             features,
             verdict,
@@ -186,10 +197,10 @@ impl Detector {
         }
     }
 
-    /// Returns a watch for the stream's next window while it is open.
+    /// Returns a watch for the stream's next window, which starts at `start`, while it is open.
     #[must_use]
-    pub fn watch(&self, baseline: &Baseline) -> OpenWatch {
-        OpenWatch::new(Fill::of(baseline, &self.bundle.content.profile))
+    pub fn watch(&self, baseline: &Baseline, start: EventTime) -> OpenWatch {
+        OpenWatch::new(baseline, &self.bundle.content.profile, start.as_millis())
     }
 
     /// Takes in what is new in the stream's next window, which starts at `start`; returns whether it is
@@ -231,26 +242,33 @@ impl Detector {
         let (mut observed, pairs) = observe(&window.content, &mut facts);
         let start_ms = window.bounds.start.as_millis();
         let critical = |place: usize| pairs[place].level.is_critical();
-        let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
         let mut after = baseline.clone();
+        let decided = self.mutes.decided(&window.stream, window.bounds.start);
+        after.adoption.decide(&decided, start_ms);
+        let unseen = after.adoption.apply(&mut observed, critical, start_ms);
         after.observe(&observed, window.bounds.end.as_millis() - start_ms);
         let features = row(&observed, &after.trailing);
-        let fill = Fill::of(baseline, &content.profile);
-        let all = early_signals(&content.profile, &observed, baseline, fill);
+        let hour = baseline.hour(content.profile.rhythm.as_ref(), start_ms);
+        let all = early_signals(&content.profile, &observed, baseline, hour.as_ref());
         let scene = Scene {
             window: &window,
             observed: &observed,
             pairs: &pairs,
             features: &features,
             signals: &all,
+            trailing: &TrailingFindings::default(),
             baseline,
         };
         let Judged {
-            verdict,
+            mut verdict,
             explanation,
             ln_p_rest,
             ..
         } = self.judge_unmuted(&unseen, None, &scene);
+        if let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) {
+            verdict.learning = true;
+            verdict.is_anomaly &= !caution.holds_back(&baseline.youth, start_ms);
+        }
         let early = verdict.is_anomaly.then(|| {
             let (at, next) = raised;
             Arc::new(EarlyAlarm {
@@ -292,13 +310,37 @@ impl Detector {
         let mut explanation = self.explanation(&rest, told, &muted, scene);
         let held = mutes
             .iter()
-            .filter(|mute| mute.is_felt(scene.observed, scene.signals));
+            .filter(|mute| mute.is_felt(scene.observed, scene.signals, silent.is_some()));
         explanation.reasons.extend(held.map(|mute| reason(mute)));
         Judged {
             verdict,
             explanation,
             evidence: rest.evidence,
+            silent: told.is_some(),
             ln_p_rest: self.ln_p_rest(unseen, muted, scene),
+        }
+    }
+
+    /// Marks the windows of a young model, and holds back alarms beyond the budget of the day. Last of
+    /// all: what the stream learns from a window does not depend on who is told of it.
+    fn be_cautious(
+        &self,
+        (window, baseline): (&ClosedWindow, &mut Baseline),
+        verdict: &mut Verdict,
+        explanation: &mut Explanation,
+    ) {
+        let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) else {
+            return;
+        };
+        verdict.learning = true;
+        let judged = JudgedWindow {
+            start_ms: window.bounds.start.as_millis(),
+            gap: window.gap,
+            anomalous: verdict.is_anomaly,
+        };
+        if caution.step(&mut baseline.youth, judged) {
+            (verdict.is_anomaly, verdict.capped) = (false, true);
+            explanation.reasons.push(caution.reason(&baseline.youth));
         }
     }
 
@@ -310,7 +352,7 @@ impl Detector {
         let ln_p = if scene.observed.lines() == 0 {
             0.0
         } else {
-            calibration.ln_p(&evidence)
+            self.believed(calibration.ln_p(&evidence), scene.baseline)
         };
         Rest {
             signals,
@@ -318,6 +360,12 @@ impl Detector {
             ln_p,
             anomalous: ln_p < self.ln_threshold,
         }
+    }
+
+    /// Returns ln of a combined p-value as far as it can be believed.
+    fn believed(&self, ln_p: f64, baseline: &Baseline) -> f64 {
+        self.caution
+            .map_or(ln_p, |caution| caution.believed(ln_p, &baseline.youth))
     }
 
     fn explanation(
@@ -341,7 +389,8 @@ impl Detector {
         });
         if rest.anomalous {
             let judge = |aside: &Aside| self.rest(aside, scene);
-            explanation.pattern = pattern(muted, scene.observed, scene.pairs, judge);
+            let profile = &self.bundle.content.profile;
+            explanation.pattern = pattern(muted, (scene.observed, scene.pairs), profile, judge);
         } else if silent.is_some() {
             explanation.pattern = vec![Pattern::Volume];
         }
@@ -380,12 +429,17 @@ impl Detector {
                 scene.signals,
             );
         }
+        if !scene.baseline.is_cold() && scene.observed.lines() > 0 {
+            let counts = |excess: &Excess| aside.places.binary_search(&excess.place).is_err();
+            let is_missed = |missing: &Missing| !aside.holds(missing.id);
+            let pairs = scene.pairs.len();
+            scene.trailing.tell(&mut signals, pairs, counts, is_missed);
+        }
         if aside.critical {
             signals.raw.critical = 0.0;
         }
         if aside.volume {
-            signals.raw.volume = 0.0;
-            (signals.raw.absence, signals.missing) = (0.0, None);
+            (signals.raw.volume, signals.odd_hour) = (0.0, None);
         }
         signals
     }
@@ -410,10 +464,13 @@ impl Detector {
             cold: scene.baseline.is_cold(),
             level_shift: false,
             muted: false,
+            learning: false,
+            capped: false,
         }
     }
 
-    /// Takes note of whether a window is without lines; returns the silence if it is an alarm.
+    /// Takes note of whether a window is without lines; returns the silence if it is an alarm that
+    /// none told of yet.
     fn silence(&self, window: &ClosedWindow, baseline: &mut Baseline) -> Option<Silent> {
         let length_ms = self.bundle.window_length_ms();
         let span_ms = window.bounds.end.as_millis() - window.bounds.start.as_millis();
@@ -424,7 +481,6 @@ impl Detector {
         if baseline.is_cold() || !Silence::is_alarm(ln_p, self.ln_threshold) {
             return None;
         }
-        baseline.silence.tell();
         Some(Silent { windows, ln_p })
     }
 }
@@ -438,6 +494,7 @@ struct Scene<'a> {
     pairs: &'a [&'a TemplateCount],
     /// All there is in it.
     signals: &'a Signals,
+    trailing: &'a TrailingFindings,
     baseline: &'a Baseline,
 }
 
@@ -446,6 +503,8 @@ struct Judged {
     verdict: Verdict,
     explanation: Explanation,
     evidence: Evidence,
+    /// It tells of a silence.
+    silent: bool,
     /// ln p of what there is besides templates that are new.
     ln_p_rest: f64,
 }
@@ -466,6 +525,19 @@ impl Judged {
             self.explanation = early.explanation.clone();
         }
         self
+    }
+
+    /// Lets the baseline know what an alarm told of: more of the same is no news.
+    fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
+        if self.silent {
+            baseline.silence.tell();
+        }
+        if let Some(excess) = all.excess
+            && self.verdict.is_anomaly
+            && self.evidence[Kind::Drift as usize] >= SETTLE_NATS
+        {
+            baseline.drift.settle(observed, &excess);
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sway::SCALES;
+use super::{PARTS_MAX, sway::SCALES};
 use crate::features::Observed;
 
 /// Most pairs and services whose sums are kept; the least remarkable pair makes room.
@@ -18,8 +18,13 @@ pub(super) const SERVICES_MAX: usize = 64;
 const HORIZONS_MS: [f64; SCALES.len()] = [300_000.0, 3_600_000.0];
 /// Lines below which a sum is forgotten.
 const LINES_MIN: f64 = 0.05;
-/// A level is forgotten once it is this close to the usual one.
+/// A level is forgotten once it is this close to the usual one, and never higher than this: it has to
+/// stay a number.
 const LEVEL_MIN: f64 = 1.02;
+const LEVEL_MAX: f64 = 1e6;
+/// Most pairs of a window that are told of: more than an alarm may be about, so that there is a next
+/// one when all of those are set aside.
+const EXCESSES_MAX: usize = PARTS_MAX + 1;
 
 /// Lines of one service or pair over the two horizons.
 type Sums = [f64; SCALES.len()];
@@ -39,7 +44,7 @@ pub(super) struct Drift {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct PairSums(u32, Sums, f64);
 
-/// The pair that has come most beyond what is usual.
+/// A pair that has come beyond what is usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Excess {
     /// Evidence, in nats, of this one pair.
@@ -62,17 +67,17 @@ impl Drift {
             + self.pairs.capacity() * size_of::<PairSums>()
     }
 
-    /// Adds a window that covers `length_ms`; returns the most remarkable of its pairs. `clump` is
-    /// how many lines come as one.
+    /// Adds a window that covers `length_ms`; returns the most remarkable of its pairs, most
+    /// remarkable first. `clump` is how many lines come as one.
     pub(super) fn observe(
         &mut self,
         observed: &Observed,
         length_ms: i64,
         clump: f64,
-    ) -> Option<Excess> {
+    ) -> Vec<Excess> {
         self.fade(length_ms);
         self.add_services(observed);
-        let mut worst: Option<Excess> = None;
+        let mut excesses: Vec<Excess> = Vec::new();
         let mut fresh: Vec<(f64, PairSums)> = Vec::new();
         let mut kept: Vec<(f64, PairSums)> = Vec::with_capacity(PAIRS_MAX + observed.pairs.len());
         let mut present = vec![false; self.pairs.len()];
@@ -95,18 +100,16 @@ impl Drift {
             let excess = self.excess(place, observed, &sums, clump);
             let nats = excess.map_or(0.0, |excess| excess.nats);
             fresh.push((nats, sums));
-            if let Some(excess) = excess
-                && worst.is_none_or(|worst| excess.nats > worst.nats)
-            {
-                worst = Some(excess);
-            }
+            excesses.extend(excess.filter(|excess| excess.nats > 0.0));
         }
         // Those that stayed away are no news; they keep their sums while there is room.
         let away = self.pairs.iter().zip(&present).filter(|(_, here)| !**here);
         kept.extend(away.map(|(sums, _)| (if sums.2 > 1.0 { 1.0 } else { 0.0 }, *sums)));
         kept.append(&mut fresh);
         self.keep(kept);
-        worst
+        excesses.sort_unstable_by(|a, b| b.nats.total_cmp(&a.nats).then(a.place.cmp(&b.place)));
+        excesses.truncate(EXCESSES_MAX);
+        excesses
     }
 
     fn fade(&mut self, length_ms: i64) {
@@ -217,7 +220,7 @@ impl Drift {
         let key = key(observed.services[pair.service].known, pair.template);
         if let Ok(at) = self.pairs.binary_search_by_key(&key, |sums| sums.0) {
             let level = &mut self.pairs[at].2;
-            *level = short(level.max(excess.ratio));
+            *level = short(level.max(excess.ratio.min(LEVEL_MAX)));
         }
     }
 }
@@ -266,4 +269,60 @@ pub(super) fn key(service: Option<usize>, template: u64) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "the upper half")]
     let key = (mixed >> 32) as u32;
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::{PairFact, ServiceFact, TemplateFact};
+
+    /// A window of one service with these counts per template, each of which has this share.
+    fn window(counts: &[u32], share: f64) -> Observed {
+        let fact = TemplateFact {
+            training_lines: 1_000,
+            vector: None,
+            cluster: None,
+            distance: 0.0,
+            surprisal: 1.0,
+            share,
+            pair_lines: 1_000.0,
+            variation: [0.01; SCALES.len()],
+            clumping: 0.0,
+            adopted: false,
+        };
+        let pair = |(template, count): (u64, &u32)| PairFact {
+            template,
+            service: 0,
+            count: *count,
+            fact,
+        };
+        Observed {
+            services: vec![ServiceFact {
+                known: Some(0),
+                lines: counts.iter().sum(),
+                critical: 0,
+            }],
+            pairs: (1..).zip(counts).map(pair).collect(),
+            ..Observed::default()
+        }
+    }
+
+    #[test]
+    fn excesses_come_most_remarkable_first_and_the_next_one_is_known() {
+        let excesses = Drift::default().observe(&window(&[60, 1, 40, 50], 0.01), 30_000, 1.0);
+        let places: Vec<_> = excesses.iter().map(|excess| excess.place).collect();
+        assert_eq!(places, [0, 3, 2]);
+        let many = Drift::default().observe(&window(&[9; 100], 0.001), 30_000, 1.0);
+        assert_eq!(many.len(), EXCESSES_MAX);
+    }
+
+    #[test]
+    fn a_level_stays_a_number_whatever_was_expected() {
+        let (mut drift, observed) = (Drift::default(), window(&[4_000_000_000], 1e-300));
+        let excesses = drift.observe(&observed, 30_000, 1.0);
+        drift.settle(&observed, &excesses[0]);
+        let json = serde_json::to_string(&drift).unwrap();
+        assert_eq!(serde_json::from_str::<Drift>(&json).unwrap(), drift);
+        assert!(drift.pairs[0].2 <= LEVEL_MAX);
+    }
 }

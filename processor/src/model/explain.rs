@@ -183,6 +183,7 @@ fn reason(kind: Kind, findings: &Findings<'_>) -> String {
                 findings.observed.critical()
             )
         }
+        Kind::Volume if findings.signals.odd_hour.is_some() => odd_hour(findings),
         Kind::Volume => format!(
             "{lines} lines, this stream's recent windows have about {}",
             lines_of(findings.baseline.usual_lines())
@@ -190,6 +191,18 @@ fn reason(kind: Kind, findings: &Findings<'_>) -> String {
         Kind::Drift => drift(findings),
         Kind::Absence => absence(findings),
     }
+}
+
+fn odd_hour(findings: &Findings<'_>) -> String {
+    let (recent, usual) = findings
+        .signals
+        .odd_hour
+        .map_or((0.0, 0.0), |odd| (odd.recent, odd.usual));
+    format!(
+        "about {} lines a window of late, about {} would be usual at this hour",
+        lines_of(recent),
+        lines_of(usual)
+    )
 }
 
 fn drift(findings: &Findings<'_>) -> String {

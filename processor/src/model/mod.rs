@@ -11,6 +11,7 @@ mod absence;
 mod adoption;
 mod baseline;
 mod bundle;
+mod by_hand;
 mod calibration;
 mod chain;
 mod clusters;
@@ -21,10 +22,14 @@ mod drift;
 mod early;
 mod explain;
 mod history;
+mod isolation_forest;
 mod mute;
+mod nearest;
 mod occasions;
 mod pattern;
 mod profile;
+mod rhythm;
+mod second;
 mod signals;
 mod silence;
 mod stop_words;
@@ -33,16 +38,19 @@ mod tail;
 mod tally;
 mod text;
 mod train;
+mod youth;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use adoption::{ADOPTED_MAX, CANDIDATES_MAX, PATIENCE_MS, RECURRENCES};
+pub use adoption::{ADOPTED_MAX, CANDIDATES_MAX, PATIENCE_MS, RECURRENCES, StreamTemplate};
 pub use baseline::{Baseline, COLD_WINDOWS, LEVEL_SHIFT_WINDOWS};
 pub use bundle::{
     BUNDLE_BYTES_MAX, BUNDLE_FILE, BUNDLE_FORMAT, Bundle, BundleDefect, BundleError, BundleSummary,
+    LearntTemplate,
 };
+pub use by_hand::Decision;
 pub use detector::Detector;
 pub use early::{EarlyAlarm, OpenWatch};
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
@@ -71,6 +79,10 @@ pub struct Verdict {
     pub level_shift: bool,
     /// It is no anomaly because part of it is muted.
     pub muted: bool,
+    /// The model is young, and the stream has not seen its first day with it yet.
+    pub learning: bool,
+    /// It is no anomaly because the model is young and its alarms of the day were spent.
+    pub capped: bool,
 }
 
 /// What an alarm is about.

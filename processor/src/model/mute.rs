@@ -12,7 +12,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{profile::hex_u64, signals::Signals};
+use super::{
+    by_hand::{Decision, Decisions},
+    profile::hex_u64,
+    signals::Signals,
+};
 use crate::{
     event::{EventTime, StreamKey},
     features::Observed,
@@ -25,7 +29,8 @@ const FELT_NATS: f64 = 3.0;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Pattern {
-    /// Lines of a template: their being new, surprising or repeated.
+    /// Lines of a template: their being new, surprising, repeated or away. All lines of a service
+    /// go by a text of their own when they stay away.
     Template {
         /// Identity of the template.
         #[serde(with = "hex_u64")]
@@ -35,7 +40,7 @@ pub enum Pattern {
     },
     /// The number of `ERROR` and `FATAL` lines.
     Critical,
-    /// The number of lines: too many or too few, of the stream or of what comes regularly, or none.
+    /// The number of lines of the stream: too many, too few or none.
     Volume,
 }
 
@@ -55,24 +60,26 @@ pub struct Mute {
 }
 
 impl Mute {
-    /// Returns whether the window has something of what is muted.
-    pub(super) fn is_felt(&self, observed: &Observed, signals: &Signals) -> bool {
+    /// Returns whether the window has something of what is muted; `silent` if it is one of a silence
+    /// that would be an alarm.
+    pub(super) fn is_felt(&self, observed: &Observed, signals: &Signals, silent: bool) -> bool {
         match &self.pattern {
             Pattern::Template { template, .. } => {
+                let missing = signals.missing.filter(|_| signals.raw.absence >= FELT_NATS);
                 observed.pairs.iter().any(|pair| pair.template == *template)
+                    || missing.is_some_and(|missing| missing.id == *template)
             }
             Pattern::Critical => signals.raw.critical >= FELT_NATS,
-            Pattern::Volume => {
-                observed.lines() == 0 || signals.raw.volume.max(signals.raw.absence) >= FELT_NATS
-            }
+            Pattern::Volume => silent || signals.raw.volume >= FELT_NATS,
         }
     }
 }
 
-/// All mutes there are, by stream.
+/// All mutes there are, by stream, and what else people decided of streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mutes {
     by_stream: HashMap<String, Vec<Mute>>,
+    decisions: Decisions,
 }
 
 impl Mutes {
@@ -86,19 +93,39 @@ impl Mutes {
         for mutes in by_stream.values_mut() {
             mutes.sort_by_key(|mute| mute.id);
         }
-        Self { by_stream }
+        Self {
+            by_stream,
+            decisions: Decisions::default(),
+        }
     }
 
-    /// Returns how many there are.
+    /// Returns them with templates adopted or forgotten by hand.
+    #[must_use]
+    pub fn with_decisions(self, decisions: impl IntoIterator<Item = Decision>) -> Self {
+        Self {
+            decisions: Decisions::new(decisions),
+            ..self
+        }
+    }
+
+    /// Returns the templates that people decided of, for the window of `stream` that starts at `start`.
+    pub(super) fn decided(&self, stream: &StreamKey, start: EventTime) -> Vec<(u64, bool)> {
+        if self.decisions.is_empty() {
+            return Vec::new();
+        }
+        self.decisions.at(&table_name(stream), start)
+    }
+
+    /// Returns how many there are, decisions included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_stream.values().map(Vec::len).sum()
+        self.by_stream.values().map(Vec::len).sum::<usize>() + self.decisions.len()
     }
 
     /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_stream.is_empty()
+        self.len() == 0
     }
 
     /// Returns those that hold for the window of `stream` that starts at `start`.
@@ -106,9 +133,7 @@ impl Mutes {
         if self.by_stream.is_empty() {
             return Vec::new();
         }
-        // As the table writes it, which knows no NUL.
-        let name = stream.to_string().replace('\0', "\u{fffd}");
-        let of_stream = self.by_stream.get(&name);
+        let of_stream = self.by_stream.get(&table_name(stream));
         let mutes = of_stream.into_iter().flatten();
         mutes
             .filter(|mute| mute.active_from <= start && start < mute.expires_at)
@@ -116,14 +141,21 @@ impl Mutes {
     }
 }
 
+/// A stream's name as the table has it, which knows no NUL.
+fn table_name(stream: &StreamKey) -> String {
+    stream.to_string().replace('\0', "\u{fffd}")
+}
+
 /// What of a window is left out of its judgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Aside {
     /// Places of pairs, in order.
     pub(super) places: Vec<usize>,
+    /// Templates, whether they came or stayed away.
+    templates: Vec<u64>,
     /// The number of `ERROR` and `FATAL` lines.
     pub(super) critical: bool,
-    /// The number of lines, and what stays away.
+    /// The number of lines.
     pub(super) volume: bool,
 }
 
@@ -146,6 +178,7 @@ impl Aside {
                 let places = (0..).zip(&observed.pairs);
                 let of_template = places.filter(|(_, pair)| pair.template == *template);
                 self.add_places(of_template.map(|(place, _)| place));
+                self.templates.push(*template);
             }
         }
     }
@@ -157,9 +190,14 @@ impl Aside {
         self.places.dedup();
     }
 
+    /// Returns whether the absence of what goes by `id` is left out.
+    pub(super) fn holds(&self, id: u64) -> bool {
+        self.templates.contains(&id)
+    }
+
     /// Returns whether nothing is left out.
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty() && !self.critical && !self.volume
+        self.places.is_empty() && self.templates.is_empty() && !self.critical && !self.volume
     }
 }
 

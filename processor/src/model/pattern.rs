@@ -4,6 +4,7 @@
 use super::{
     calibration::{Evidence, Kind},
     mute::{Aside, Pattern},
+    profile::Profile,
     signals::Signals,
 };
 use crate::{features::Observed, window::TemplateCount};
@@ -26,8 +27,8 @@ pub(super) struct Rest {
 /// `muted`. With more than [`PARTS_MAX`] parts, the first ones.
 pub(super) fn pattern(
     muted: &Aside,
-    observed: &Observed,
-    pairs: &[&TemplateCount],
+    (observed, pairs): (&Observed, &[&TemplateCount]),
+    profile: &Profile,
     judge: impl Fn(&Aside) -> Rest,
 ) -> Vec<Pattern> {
     let without = |parts: &[Pattern]| {
@@ -41,7 +42,8 @@ pub(super) fn pattern(
         if !rest.anomalous {
             return needed(parts, |parts| !without(parts).anomalous);
         }
-        let Some(part) = strongest(&rest, pairs).filter(|part| !parts.contains(part)) else {
+        let Some(part) = strongest(&rest, pairs, profile).filter(|part| !parts.contains(part))
+        else {
             break;
         };
         parts.push(part);
@@ -50,7 +52,7 @@ pub(super) fn pattern(
 }
 
 /// The part that speaks loudest for an anomaly; a template, if one has anything to say.
-fn strongest(rest: &Rest, pairs: &[&TemplateCount]) -> Option<Pattern> {
+fn strongest(rest: &Rest, pairs: &[&TemplateCount], profile: &Profile) -> Option<Pattern> {
     let [novelty, repetition, critical, volume, drift, absence] = rest.evidence;
     let template = |place: usize| {
         let template = &pairs[place].template;
@@ -64,26 +66,27 @@ fn strongest(rest: &Rest, pairs: &[&TemplateCount]) -> Option<Pattern> {
         Kind::Repetition => rest.signals.repeated.map(template),
         Kind::Drift => rest.signals.excess.map(|excess| template(excess.place)),
         Kind::Critical => Some(Pattern::Critical),
-        // What stays away is too few lines of its own.
-        Kind::Volume | Kind::Absence => Some(Pattern::Volume),
+        Kind::Volume => Some(Pattern::Volume),
+        Kind::Absence => rest.signals.missing.map(|missing| {
+            let (template, text) = profile.muted_by(&missing.regular);
+            let text = text.to_string();
+            Pattern::Template { template, text }
+        }),
     };
-    let loudest = |kinds: [(f64, Kind); 3]| {
+    let loudest = |kinds: &[(f64, Kind)]| {
         let louder = |a: (f64, Kind), b: (f64, Kind)| if b.0 > a.0 { b } else { a };
-        kinds.into_iter().reduce(louder)
+        kinds.iter().copied().reduce(louder)
     };
-    let (nats, kind) = loudest([
+    let (nats, kind) = loudest(&[
         (novelty, Kind::Novelty),
         (repetition, Kind::Repetition),
         (drift, Kind::Drift),
+        (absence, Kind::Absence),
     ])?;
     if nats >= PART_NATS {
         return most(kind);
     }
-    let (nats, kind) = loudest([
-        (critical, Kind::Critical),
-        (volume, Kind::Volume),
-        (absence, Kind::Absence),
-    ])?;
+    let (nats, kind) = loudest(&[(critical, Kind::Critical), (volume, Kind::Volume)])?;
     (nats > 0.0).then(|| most(kind))?
 }
 

@@ -9,6 +9,7 @@ use super::{
     absence::{REGULARS_MAX, Regular, Watch},
     bundle::{BundleDefect, is_usable},
     clusters::Clusters,
+    rhythm::Rhythm,
     sway::UNKNOWN,
     tally::{PairKeys, Tally},
     text::{TextModel, TextVector},
@@ -95,8 +96,10 @@ pub(super) struct Profile {
     /// How much critical lines clump within windows, in [0, 1].
     pub(super) critical_clumping: f64,
     /// How much the number of lines of 10 minutes varies about that of the hour before, squared
-    /// and relative, beyond what chance brings.
+    /// and relative, beyond what chance and the rhythm of the day bring.
     pub(super) level_variation: f64,
+    /// Known from two days on.
+    pub(super) rhythm: Option<Rhythm>,
     pub(super) templates: Vec<KnownTemplate>,
     pub(super) services: Vec<KnownService>,
     pairs: Vec<KnownPair>,
@@ -150,6 +153,7 @@ impl Profile {
         let text = TextModel::fit(&documents);
         #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
         let lines = (tally.lines as f64).max(1.0);
+        let rhythm = tally.rhythm();
         let mut profile = Self {
             lines: tally.lines,
             windows: tally.windows,
@@ -157,7 +161,8 @@ impl Profile {
             service_prior: SERVICE_PRIORS[0],
             critical_share: tally.critical() / lines,
             critical_clumping: tally.critical_clumping(),
-            level_variation: tally.level_variation(),
+            level_variation: tally.level_variation(rhythm.as_ref()),
+            rhythm,
             pairs: known_pairs(tally, &names.pairs),
             regulars: Vec::new(),
             services: Vec::new(),
@@ -238,7 +243,7 @@ impl Profile {
         let texts = self.templates.iter().map(|t| self.text_fact(&t.text));
         self.index = Index {
             texts: texts.collect(),
-            watch: Watch::new(&self.regulars, |t| self.templates[t as usize].hash),
+            watch: Watch::new(&self.regulars, |regular| self.muted_by(regular).0),
             templates: self.templates.iter().map(|t| t.hash).zip(0..).collect(),
             services: self
                 .services
@@ -259,6 +264,7 @@ impl Profile {
     pub(super) fn check(&self) -> Result<(), BundleDefect> {
         self.text.check()?;
         self.clusters.check()?;
+        self.rhythm.as_ref().map_or(Ok(()), Rhythm::check)?;
         let inside = |pair: &KnownPair| {
             (pair.service as usize) < self.services.len()
                 && (pair.template as usize) < self.templates.len()
@@ -303,8 +309,8 @@ impl Profile {
             .chain(services)
             .chain(pairs)
             .chain(regulars);
-        // Without a prior a service that never wrote anything would divide by nothing.
-        if !numbers.all(|value| is_usable(value) && value >= 0.0) || self.service_prior <= 0.0 {
+        // With less of a prior a share could come near 0, and what is divided by it near infinity.
+        if !numbers.all(|value| is_usable(value) && value >= 0.0) || self.service_prior < 1.0 {
             return Err(BundleDefect::NotFinite("profile"));
         }
         Ok(())
@@ -369,6 +375,18 @@ impl Profile {
             clumping: known.map_or(0.0, |t| t.clumping),
             adopted: false,
         }
+    }
+
+    /// Returns by what the absence of an entity is muted: its template, or a text for all that its
+    /// service writes.
+    pub(super) fn muted_by(&self, regular: &Regular) -> (u64, Arc<str>) {
+        if let Some(template) = regular.template {
+            let template = &self.templates[template as usize];
+            return (template.hash, Arc::clone(&template.text));
+        }
+        let name = &self.services[regular.service as usize].name;
+        let every = Template::new(&format!("every line of {name}"));
+        (every.hash, every.text.into())
     }
 
     /// Returns what is worth missing.

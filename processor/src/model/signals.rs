@@ -2,8 +2,14 @@
 //! worth as p-values is the calibration's to say.
 
 use super::{
-    absence::Missing, baseline::Baseline, counts::CountModel, density::Density, drift::Excess,
-    early::Fill, profile::Profile,
+    absence::Missing,
+    baseline::Baseline,
+    counts::CountModel,
+    density::Density,
+    drift::Excess,
+    early::Fill,
+    profile::Profile,
+    rhythm::{Hour, OddHour},
 };
 use crate::{
     event::Level,
@@ -47,6 +53,8 @@ pub(super) struct Signals {
     pub(super) excess: Option<Excess>,
     /// What is absent.
     pub(super) missing: Option<Missing>,
+    /// The level that is not the one of this hour, where that says most of the volume.
+    pub(super) odd_hour: Option<OddHour>,
     /// Label of the nearest core point, -1 beyond eps.
     pub(super) cluster_label: i32,
     /// Squared deviations of the template counts, observed and expected.
@@ -85,53 +93,69 @@ pub(super) fn signals(
         }
         if !cold {
             (signals.raw.repetition, signals.repeated) = repetition(observed, clump, signals.fill);
-            signals.raw.volume = baseline.volume(lines, profile.level_variation);
-            signals.excess = trailing.excess;
-            signals.raw.drift = trailing.drift(observed.pairs.len());
-            signals.missing = trailing.missing;
-            signals.raw.absence = trailing.absence();
+            let hour = trailing.hour.as_ref();
+            signals.raw.volume = baseline.volume(lines, profile.level_variation, hour);
+            let odd = trailing.odd_hour;
+            signals.odd_hour = odd.filter(|odd| odd.nats > signals.raw.volume);
+            signals.raw.volume = odd.map_or(0.0, |odd| odd.nats).max(signals.raw.volume);
+            trailing.tell(&mut signals, observed.pairs.len(), |_| true, |_| true);
         }
     }
     signals
 }
 
-/// What the stream's trailing sums and absences say of a window, which they hold already.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the stream's trailing sums and absences say of a window, which they hold already; most
+/// remarkable first.
+#[derive(Clone, Debug, Default)]
 pub(super) struct TrailingFindings {
-    pub(super) excess: Option<Excess>,
-    pub(super) missing: Option<Missing>,
+    excesses: Vec<Excess>,
+    missing: Vec<Missing>,
+    /// What is usual at this hour, and what is not.
+    pub(super) hour: Option<Hour>,
+    odd_hour: Option<OddHour>,
 }
 
 impl TrailingFindings {
-    /// Moves the sums of a stream on by a window of `length_ms`.
+    /// Moves the sums of a stream on by a window that starts at `start_ms`.
     pub(super) fn observe(
         baseline: &mut Baseline,
         profile: &Profile,
         observed: &Observed,
-        length_ms: i64,
+        (start_ms, length_ms): (i64, i64),
     ) -> Self {
         let clump = baseline.clump();
+        let hour = baseline.hour(profile.rhythm.as_ref(), start_ms);
         Self {
-            excess: baseline.drift.observe(observed, length_ms, clump),
+            odd_hour: baseline.odd_hour(hour.as_ref(), f64::from(observed.lines())),
+            hour,
+            excesses: baseline.drift.observe(observed, length_ms, clump),
             missing: baseline.absences.observe(profile.watch(), observed, clump),
         }
     }
 
-    /// Over two horizons each.
-    fn drift(&self, pairs: usize) -> f64 {
-        self.excess
-            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs))
-    }
-
-    fn absence(&self) -> f64 {
-        self.missing
-            .map_or(0.0, |missing| any_of(missing.nats, missing.watched))
+    /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. The
+    /// sums of a pair go over two horizons.
+    pub(super) fn tell(
+        &self,
+        signals: &mut Signals,
+        pairs: usize,
+        counts: impl Fn(&Excess) -> bool,
+        is_missed: impl Fn(&Missing) -> bool,
+    ) {
+        signals.excess = self.excesses.iter().copied().find(counts);
+        signals.raw.drift = signals
+            .excess
+            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs));
+        signals.missing = self.missing.iter().copied().find(is_missed);
+        signals.raw.absence = signals
+            .missing
+            .map_or(0.0, |missing| any_of(missing.nats, missing.watched));
     }
 }
 
 /// Returns the signals of a window as if the pairs at `left_out` had not come, which are in order.
-/// The volume stays: a flood of new lines is a signal besides their being new. Places are those of
-/// `observed`.
+/// The volume stays: a flood of new lines is a signal besides their being new; so do the trailing
+/// signals, which [`TrailingFindings::tell`] of. Places are those of `observed`.
 pub(super) fn signals_without(
     left_out: &[usize],
     levels: impl Fn(usize) -> Level,
@@ -164,13 +188,6 @@ pub(super) fn signals_without(
     if !baseline.is_cold() {
         let (most, repeated) = repetition(&rest, clump, all.fill);
         (signals.raw.repetition, signals.repeated) = (most, in_all(repeated));
-    }
-    // Of drifts only the most remarkable is known.
-    if all
-        .excess
-        .is_some_and(|excess| left_out.binary_search(&excess.place).is_ok())
-    {
-        (signals.raw.drift, signals.excess) = (0.0, None);
     }
     signals
 }

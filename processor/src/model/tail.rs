@@ -80,8 +80,7 @@ impl Tail {
             let sample: Vec<Weighted> = values.iter().map(|value| (*value, 1.0)).collect();
             #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
             let total = sample.len() as f64;
-            let trusted = (TAIL_DRAWS / (total + 1.0)).clamp(WINDOW_TAIL_SHARE, 0.5);
-            return Self::fit(sample, total, trusted);
+            return Self::fit(sample, total, trusted_share(total));
         }
         let mut maxima: Vec<f64> = values
             .chunks(spell)
@@ -162,6 +161,18 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Share of so many single windows beyond which they are not believed.
+fn trusted_share(windows: f64) -> f64 {
+    (TAIL_DRAWS / (windows + 1.0)).clamp(WINDOW_TAIL_SHARE, 0.5)
+}
+
+/// Returns how many of so many single windows lie beyond the point up to which they are believed.
+pub(super) fn draws_beyond(windows: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "windows of a day")]
+    let windows = windows as f64;
+    windows * trusted_share(windows)
 }
 
 /// Place of a quantile among sorted values; the first of none.

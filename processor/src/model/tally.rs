@@ -6,6 +6,7 @@ use super::{
     absence::{Lulls, Regular},
     history::TrainingWindow,
     occasions::{HABIT_OCCASIONS, Occasions},
+    rhythm::{HourLevels, Rhythm},
     sway::{SCALES, Sway},
 };
 use crate::event::Level;
@@ -90,9 +91,9 @@ struct LevelBlocks {
 }
 
 impl LevelBlocks {
-    /// Adds a window; returns the squared log ratio of a finished block's level to that of the
-    /// blocks before, less what chance brings.
-    fn add(&mut self, lines: f64) -> Option<f64> {
+    /// Adds a window; returns the log ratio of a finished block's level to that of the blocks before,
+    /// and the square of it that chance brings.
+    fn add(&mut self, lines: f64) -> Option<(f64, f64)> {
         self.windows += 1;
         self.lines += lines;
         if self.windows < LEVEL_WINDOWS {
@@ -107,12 +108,24 @@ impl LevelBlocks {
             if before >= LEVEL_LINES_MIN {
                 #[allow(clippy::cast_precision_loss, reason = "six")]
                 let ratio = LEVEL_BLOCKS as f64 * (block + 0.5) / before;
-                compared = Some(ratio.ln().powi(2) - 1.0 / (block + 0.5) - 1.0 / before);
+                compared = Some((ratio.ln(), 1.0 / (block + 0.5) + 1.0 / before));
             }
         }
         self.before.push_back(block);
         compared
     }
+}
+
+/// Times of the day at which levels are compared: the blocks of a day at 30 s.
+const LEVEL_TIMES: usize = 144;
+
+/// Comparisons at one time of the day.
+#[derive(Clone, Copy, Debug, Default)]
+struct LevelSums {
+    count: f64,
+    ratios: f64,
+    squares: f64,
+    chance: f64,
 }
 
 /// All counts up to some moment of training time.
@@ -128,7 +141,11 @@ pub(super) struct Tally {
     calm: Vec<ServiceSums>,
     moments: Vec<PairMoments>,
     levels: HashMap<u32, LevelBlocks>,
-    level_squares: (f64, f64),
+    /// By time of the day; none or [`LEVEL_TIMES`].
+    level_sums: Vec<LevelSums>,
+    hour_levels: HourLevels,
+    /// Length of a window in ms.
+    length_ms: i64,
     service_lines: Vec<f64>,
     sway: Sway,
     lulls: Lulls,
@@ -138,15 +155,30 @@ pub(super) struct Tally {
 pub(super) type PairKeys = [(u32, u32)];
 
 impl Tally {
+    /// Returns one without counts, for windows of `length_ms`.
+    pub(super) fn new(length_ms: i64) -> Self {
+        Self {
+            length_ms,
+            ..Self::default()
+        }
+    }
+
     /// Adds a window. `keys` has every pair it holds; from windows that are not `calm`, presumed to be
     /// incidents, nothing is learnt of how lines clump.
     pub(super) fn add(&mut self, window: &TrainingWindow, keys: &PairKeys, calm: bool) {
         self.windows += 1;
         self.lines += u64::from(window.lines());
         let levels = self.levels.entry(window.stream).or_default();
-        if let Some(square) = levels.add(f64::from(window.lines())) {
-            self.level_squares.0 += square;
-            self.level_squares.1 += 1.0;
+        let compared = levels.add(f64::from(window.lines()));
+        let start_ms = window.window.saturating_mul(self.length_ms);
+        self.hour_levels.add(start_ms, f64::from(window.lines()));
+        if let Some((ratio, chance)) = compared {
+            self.level_sums.resize(LEVEL_TIMES, LevelSums::default());
+            let sums = &mut self.level_sums[time_of_day(start_ms)];
+            sums.count += 1.0;
+            sums.ratios += ratio;
+            sums.squares += ratio * ratio;
+            sums.chance += chance;
         }
         if window.pairs.is_empty() {
             return;
@@ -285,9 +317,24 @@ impl Tally {
     }
 
     /// Returns how much the lines of 10 minutes vary about those of the hour before, squared and
-    /// relative, beyond what chance brings; 0 while there is nothing to compare.
-    pub(super) fn level_variation(&self) -> f64 {
-        (self.level_squares.0 / self.level_squares.1.max(1.0)).max(0.0)
+    /// relative, beyond what chance and the rhythm of the day bring; 0 while there is nothing to compare.
+    pub(super) fn level_variation(&self, rhythm: Option<&Rhythm>) -> f64 {
+        let (mut squares, mut count) = (0.0, 0.0);
+        for sums in self.level_sums.iter().filter(|sums| sums.count > 0.0) {
+            let (mut square, mut freedoms) = (sums.squares, sums.count);
+            if rhythm.is_some() {
+                square -= sums.ratios * sums.ratios / sums.count;
+                freedoms -= 1.0;
+            }
+            squares += square - sums.chance * freedoms / sums.count;
+            count += freedoms;
+        }
+        (squares / count.max(1.0)).max(0.0)
+    }
+
+    /// Returns the rhythm of the day, if training had two days.
+    pub(super) fn rhythm(&self) -> Option<Rhythm> {
+        self.hour_levels.rhythm()
     }
 
     /// Returns the critical lines of all services.
@@ -308,6 +355,13 @@ fn excess(lines: f64, squares: f64, cross: f64, service: &ServiceSums) -> (f64, 
         variance - binomial * service.lines,
         binomial * (service.squares - service.lines),
     )
+}
+
+fn time_of_day(start_ms: i64) -> usize {
+    const DAY_MS: i64 = 86_400_000;
+    #[allow(clippy::cast_possible_wrap, reason = "144")]
+    let time = start_ms.rem_euclid(DAY_MS) * LEVEL_TIMES as i64 / DAY_MS;
+    usize::try_from(time).unwrap_or(0)
 }
 
 fn grow<T: Clone + Default>(list: &mut Vec<T>, index: usize) {

@@ -11,7 +11,9 @@ use super::{
     density::{Density, quantile},
     history::{History, PairLines, TrainingWindow},
     profile::{Names, Profile, cut},
+    second::Second,
     tally::{Tally, critical_lines},
+    youth::Caution,
 };
 use crate::{
     decode::{MaskError, MaskRule, Masker},
@@ -71,6 +73,7 @@ pub struct TrainProgress {
 #[derive(Debug)]
 pub struct Trainer {
     masks: Vec<MaskRule>,
+    first_start: bool,
     window_length_ms: i64,
     names: Names,
     index: NameIndex,
@@ -80,6 +83,7 @@ pub struct Trainer {
     span: Option<(EventTime, EventTime)>,
     untracked_lines: u64,
     windows_with_lines: usize,
+    second_detector: bool,
 }
 
 #[derive(Debug, Default)]
@@ -101,16 +105,23 @@ impl Trainer {
         }
         Ok(Self {
             masks: masks.to_vec(),
+            first_start: false,
             window_length_ms,
             names: Names::default(),
             index: NameIndex::default(),
             streams: HashMap::new(),
-            tally: Tally::default(),
+            tally: Tally::new(window_length_ms),
             history: History::default(),
             span: None,
             untracked_lines: 0,
             windows_with_lines: 0,
+            second_detector: false,
         })
+    }
+
+    /// Lets the model hold the second detector, an isolation forest, as well.
+    pub fn with_second_detector(&mut self) {
+        self.second_detector = true;
     }
 
     /// Learns from a window. Windows come in time order; rows that stand for a gap are skipped.
@@ -144,6 +155,13 @@ impl Trainer {
         self.untracked_lines
     }
 
+    /// Makes a model for a first start: caution is due if it turns out to rest on less than a day.
+    #[must_use]
+    pub fn for_first_start(mut self) -> Self {
+        self.first_start = true;
+        self
+    }
+
     /// Fits and calibrates the model; `progress` is called now and then.
     ///
     /// # Errors
@@ -171,13 +189,17 @@ impl Trainer {
             &self.names,
             self.window_length_ms,
         );
+        let wanted = self.second_detector.then_some(self.window_length_ms);
         let content = Content {
+            second: wanted.and_then(|length| Second::fit(&self.history, &self.names, length)),
             window_length_ms: self.window_length_ms,
             span,
             masks: self.masks,
             density: Density::fit(&rows),
             usual: usual(&rows),
             profile,
+            young: self.first_start
+                && Caution::of(calibration.windows, self.window_length_ms, 0.0).is_some(),
             calibration,
         };
         Ok(Bundle::seal(content)?)

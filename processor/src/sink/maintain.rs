@@ -66,8 +66,6 @@ const fn rule(table: &'static str, old: &'static str, days: i64, hypertable: boo
 /// How to maintain.
 #[derive(Clone, Copy, Debug)]
 pub struct MaintainOptions {
-    /// Whether old rows are dropped.
-    pub retention: Retention,
     /// Only count what would be dropped.
     pub dry_run: bool,
     /// The time that ages are reckoned from.
@@ -122,7 +120,7 @@ pub async fn maintain(
         });
     }
     let timescale = maintenance.flag(USES_TIMESCALE_SQL).await?;
-    let kept = maintenance.kept(timescale).await?;
+    let kept = maintenance.kept().await?;
     let dropped = match kept {
         Some(_) => Vec::new(),
         None => maintenance.apply_rules(timescale).await?,
@@ -142,9 +140,6 @@ pub async fn maintain(
 const USES_TIMESCALE_SQL: &str =
     "SELECT to_regclass('refinery_schema_history_timescale') IS NOT NULL";
 
-const HAS_POLICY_SQL: &str = "SELECT EXISTS (SELECT FROM timescaledb_information.jobs
-    WHERE proc_name = 'policy_retention' AND hypertable_name = 'anomaly_results')";
-
 struct Maintenance {
     client: Client,
     server: String,
@@ -153,16 +148,10 @@ struct Maintenance {
 
 impl Maintenance {
     /// Returns why nothing is to be dropped.
-    async fn kept(&self, timescale: bool) -> Result<Option<&'static str>, StoreError> {
-        if self.options.retention == Retention::Off {
-            return Ok(Some("retention is off"));
-        }
-        if timescale && !self.flag(HAS_POLICY_SQL).await? {
-            return Ok(Some(
-                "retention is off in this database; `logguard migrate --retention on` turns it on",
-            ));
-        }
-        Ok(None)
+    async fn kept(&self) -> Result<Option<&'static str>, StoreError> {
+        let retention = migrate::retention(&self.client, &self.server).await?;
+        Ok((retention == Retention::Off)
+            .then_some("retention is off; `logguard migrate --retention on` turns it on"))
     }
 
     async fn apply_rules(&self, timescale: bool) -> Result<Vec<Dropped>, StoreError> {

@@ -51,9 +51,10 @@ pub enum Retention {
 /// How to migrate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MigrateOptions {
-    /// Whether old rows are dropped.
-    pub retention: Retention,
-    /// Make the roles `logguard_reader` and `logguard_writer`, and give them their rights.
+    /// Whether old rows are dropped from now on; `None` leaves it as it is, on in a new database.
+    pub retention: Option<Retention>,
+    /// Make the roles `logguard_reader` and `logguard_writer`. Once they are there, every migration
+    /// gives them their rights.
     pub roles: bool,
 }
 
@@ -103,8 +104,9 @@ pub async fn migrate(
         });
     }
     let mut applied = apply(&runner, &mut client, &server).await?;
-    let timescale = timescale::apply_timescale(config, options, &mut applied).await?;
-    if options.roles {
+    let retention = keep_retention(&client, &server, options.retention).await?;
+    let timescale = timescale::apply_timescale(config, retention, &mut applied).await?;
+    if options.roles || has_roles(&client, &server).await? {
         grant_roles(&client, &server).await?;
     }
     Ok(MigrateReport {
@@ -143,6 +145,45 @@ pub async fn check(config: &StoreConfig) -> Result<(), StoreError> {
             needed,
         }),
     }
+}
+
+/// Keeps what is wanted, and returns what holds.
+async fn keep_retention(
+    client: &Client,
+    server: &str,
+    wanted: Option<Retention>,
+) -> Result<Retention, StoreError> {
+    let wanted = wanted.map(|it| it == Retention::On);
+    client
+        .execute(
+            "UPDATE retention SET enabled = $1 WHERE enabled <> $1",
+            &[&wanted],
+        )
+        .await
+        .map_err(|source| StoreError::from_postgres(server, "keep the retention", source))?;
+    retention(client, server).await
+}
+
+/// Returns whether old rows are dropped in this database.
+pub(super) async fn retention(client: &Client, server: &str) -> Result<Retention, StoreError> {
+    let row = client.query_one("SELECT enabled FROM retention", &[]).await;
+    let row =
+        row.map_err(|source| StoreError::from_postgres(server, "read the retention", source))?;
+    Ok(if row.get(0) {
+        Retention::On
+    } else {
+        Retention::Off
+    })
+}
+
+/// Returns whether the roles were given rights in this database.
+async fn has_roles(client: &Client, server: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM aclexplode((SELECT relacl FROM pg_class
+                 WHERE oid = 'anomaly_results'::regclass)) AS grants
+               WHERE grants.grantee = to_regrole('logguard_reader')::oid)";
+    let row = client.query_one(sql, &[]).await;
+    let row = row.map_err(|source| StoreError::from_postgres(server, "look for roles", source))?;
+    Ok(row.get(0))
 }
 
 /// Makes the roles and gives them their rights, those on what was migrated just now included.

@@ -88,6 +88,10 @@ pub struct ResultMessage<'a> {
     pub level_shift: bool,
     /// It is no anomaly because part of it is muted.
     pub muted: bool,
+    /// The model is young, and the stream has not seen its first day with it yet.
+    pub learning: bool,
+    /// It is no anomaly because the model is young and its alarms of the day were spent.
+    pub capped: bool,
     /// -log10 of the combined p-value.
     pub severity: f64,
     /// Empirical CDF of the distance to the nearest core point.
@@ -189,6 +193,8 @@ pub fn result_message(scored: &ScoredWindow, stale: bool) -> ResultMessage<'_> {
         cold: verdict.cold,
         level_shift: verdict.level_shift,
         muted: verdict.muted,
+        learning: verdict.learning,
+        capped: verdict.capped,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         error_rate: counts.error_rate,

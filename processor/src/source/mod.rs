@@ -33,7 +33,9 @@ pub(crate) use kafka_properties::is_secret;
 pub use ledger::PartitionLedger;
 pub use metrics::{Heartbeat, OutcomeLabel, PartitionLabel, SourceMetrics};
 pub use preflight::check_topics;
-pub use topic::{PartitionSpan, TopicEvent, TopicReader, TopicSummary};
+pub use topic::{
+    PartitionSpan, TimeRange, Timeline, TimelineEvent, TopicEvent, TopicReader, TopicSummary,
+};
 
 use crate::event::{EventTime, NextOffset, Partial, TopicPartition, WindowGrid};
 

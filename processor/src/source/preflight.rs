@@ -59,7 +59,18 @@ pub(super) type Client = BaseConsumer<LastError>;
 
 /// Returns a consumer that is in no group.
 pub(super) fn connect(config: &KafkaConfig) -> Result<Client, SourceError> {
+    connect_with(config, &[])
+}
+
+/// Returns the same with further settings, which override all others.
+pub(super) fn connect_with(
+    config: &KafkaConfig,
+    further: &[(&str, String)],
+) -> Result<Client, SourceError> {
     let mut settings = config.reader_config();
+    for (key, value) in further {
+        settings.set(*key, value);
+    }
     // Assigning by hand needs a name, though nothing is joined and nothing committed under it.
     settings.set("group.id", format!("{}-reader", config.consumer_group));
     settings

@@ -5,6 +5,8 @@
 //! later is not read. Offsets may have gaps (compaction, transaction markers): the broker's word
 //! that a partition ends counts as well as the last offset.
 
+mod timeline;
+
 use std::{
     ops::ControlFlow,
     time::{Duration, Instant},
@@ -18,7 +20,9 @@ use super::{
     error::{Meaning, meaning},
     preflight::{self, Client},
 };
-use crate::event::{NextOffset, OffsetSpan, TopicPartition};
+use crate::event::{EventTime, NextOffset, OffsetSpan, TopicPartition};
+
+pub use timeline::{TimeRange, Timeline, TimelineEvent};
 
 /// Longest wait for a partition's first and last offset.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,6 +98,8 @@ pub struct TopicReader {
     client: Client,
     topic: String,
     spans: Vec<PartitionSpan>,
+    /// The partitions before anything was skipped.
+    whole: Vec<PartitionSpan>,
 }
 
 impl TopicReader {
@@ -115,12 +121,58 @@ impl TopicReader {
             client,
             topic: topic.to_owned(),
             spans: Vec::with_capacity(partitions.len()),
+            whole: Vec::new(),
         };
         for partition in partitions {
             let span = reader.span(partition)?;
             reader.spans.push(span);
         }
+        reader.whole.clone_from(&reader.spans);
         Ok(reader)
+    }
+
+    /// Goes on to what has come since: each partition begins where it ended, and ends where it does
+    /// now.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    pub fn read_on(&mut self) -> Result<(), SourceError> {
+        for at in 0..self.spans.len() {
+            let (span, now) = (self.spans[at], self.span(self.spans[at].partition)?);
+            let low = span.high.max(now.low);
+            self.spans[at] = PartitionSpan {
+                low,
+                high: now.high.max(low),
+                ..span
+            };
+        }
+        Ok(())
+    }
+
+    /// Leaves out, at the beginning of each partition, the records that were written before `time` by
+    /// their record time.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    pub fn skip_before(&mut self, time: EventTime) -> Result<(), SourceError> {
+        let mut asked = TopicPartitionList::new();
+        for span in &self.spans {
+            let time = Offset::Offset(time.as_millis().max(0));
+            asked
+                .add_partition_offset(&self.topic, span.partition, time)
+                .map_err(|source| self.fatal(source))?;
+        }
+        let answer = self.client.offsets_for_times(asked, WATERMARK_TIMEOUT);
+        let answer = answer.map_err(|source| self.fatal(source))?;
+        for span in &mut self.spans {
+            let found = answer.find_partition(&self.topic, span.partition);
+            span.low = match found.map(|found| found.offset()) {
+                Some(Offset::Offset(offset)) => offset.clamp(span.low, span.high),
+                // No record is as young as that.
+                _ => span.high,
+            };
+        }
+        Ok(())
     }
 
     /// Connects, and notes what there is of the offsets `span` of one partition: nothing if retention
@@ -147,6 +199,7 @@ impl TopicReader {
             client,
             topic,
             spans: Vec::new(),
+            whole: Vec::new(),
         };
         let there = reader.span(partition.partition)?;
         let low = span.first.max(there.low);
@@ -276,6 +329,14 @@ impl TopicReader {
                 );
                 Ok(Outcome::Truncated(low))
             }
+            _ => self.permanent(error).map(|()| Outcome::Retried),
+        }
+    }
+
+    /// Returns an error that trying again does not mend; of others librdkafka makes the best.
+    fn permanent(&self, error: KafkaError) -> Result<(), SourceError> {
+        match meaning(&error) {
+            Meaning::EndOfPartition(_) | Meaning::Disturbed | Meaning::OutOfRange => Ok(()),
             Meaning::TopicUnknown => Err(SourceError::TopicDeleted {
                 topic: self.topic.clone(),
             }),

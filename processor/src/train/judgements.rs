@@ -17,7 +17,7 @@ use crate::{
 
 /// How much of the feedback met a window of the training data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct FeedbackUsed {
+pub(crate) struct FeedbackUsed {
     /// Windows of false alarms, taken as normal.
     pub(super) false_alarms: u64,
     /// Windows of real ones, left out.
@@ -26,7 +26,7 @@ pub(super) struct FeedbackUsed {
 
 /// The windows that people judged, by their time.
 #[derive(Debug, Default)]
-pub(super) struct Judgements {
+pub(crate) struct Judgements {
     asked: bool,
     windows: HashMap<WindowBounds, Vec<JudgedWindow>>,
     used: FeedbackUsed,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     decode::Template,
-    event::{Level, LogEvent},
+    event::{EventTime, Level, LogEvent},
 };
 
 /// Most (service, template) pairs told apart in one window; beyond it lines go to
@@ -43,6 +43,15 @@ pub struct ServiceCount {
     pub levels: [u32; Level::COUNT],
 }
 
+/// A line that ground truth calls anomalous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnomalousLine {
+    /// When it was written.
+    pub time: EventTime,
+    /// Its message, cut and redacted as samples are.
+    pub message: Box<str>,
+}
+
 /// Everything counted in a window.
 #[derive(Clone, Debug, Default)]
 pub struct WindowContent {
@@ -61,6 +70,8 @@ pub struct WindowContent {
     /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_KEPT_MAX`]: as they came in a
     /// window that is counted, redacted and cut to [`SAMPLE_BYTES_MAX`] in one that is scored.
     pub samples: Vec<Box<str>>,
+    /// The earliest line labelled anomalous.
+    pub first_anomalous: Option<AnomalousLine>,
     service_index: HashMap<Arc<str>, usize>,
     pair_index: HashMap<(usize, u64), usize>,
 }
@@ -82,11 +93,12 @@ impl WindowContent {
         if let Some(label) = event.label {
             self.labelled += 1;
             self.anomalous += u32::from(label);
+            if label {
+                self.add_anomalous(event);
+            }
         }
         if event.level.is_critical() && self.samples.len() < SAMPLES_MAX {
-            let message = event.message.as_ref();
-            let end = message.floor_char_boundary(SAMPLE_BYTES_KEPT_MAX);
-            self.samples.push(message.split_at(end).0.into());
+            self.samples.push(kept(&event.message));
         }
         let Some(service) = self.service(&event.service) else {
             self.overflow += 1;
@@ -94,6 +106,16 @@ impl WindowContent {
         };
         self.services[service].levels[event.level as usize] += 1;
         self.add_pair(service, event.level, template, pairs_max.min(PAIRS_MAX));
+    }
+
+    fn add_anomalous(&mut self, event: &LogEvent<'_>) {
+        let earlier = |known: &AnomalousLine| known.time <= event.time;
+        if !self.first_anomalous.as_ref().is_some_and(earlier) {
+            self.first_anomalous = Some(AnomalousLine {
+                time: event.time,
+                message: kept(&event.message),
+            });
+        }
     }
 
     fn service(&mut self, name: &str) -> Option<usize> {
@@ -147,7 +169,8 @@ impl WindowContent {
         const SERVICE: usize = size_of::<ServiceCount>() + 2 * size_of::<(Arc<str>, usize)>();
         let texts = self.pairs.iter().map(|pair| pair.template.text.len());
         let names = self.services.iter().map(|service| service.name.len());
-        let samples = self.samples.iter().map(|sample| sample.len());
+        let first = self.first_anomalous.iter().map(|line| &line.message);
+        let samples = self.samples.iter().chain(first).map(|text| text.len());
         self.pairs.len() * (PAIR + size_of::<Template>())
             + self.services.len() * SERVICE
             + texts.chain(names).chain(samples).sum::<usize>()
@@ -187,4 +210,9 @@ impl WindowContent {
         });
         pairs
     }
+}
+
+fn kept(message: &str) -> Box<str> {
+    let end = message.floor_char_boundary(SAMPLE_BYTES_KEPT_MAX);
+    message.split_at(end).0.into()
 }

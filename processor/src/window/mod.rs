@@ -16,8 +16,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use content::{
-    PAIRS_MAX, SAMPLE_BYTES_KEPT_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX, SERVICES_MAX, ServiceCount,
-    TemplateCount, WindowContent,
+    AnomalousLine, PAIRS_MAX, SAMPLE_BYTES_KEPT_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX, SERVICES_MAX,
+    ServiceCount, TemplateCount, WindowContent,
 };
 pub use windower::{
     EMPTY_ROWS_MAX, FORGET_AFTER_MS, LATENESS_WINDOWS_MAX, OTHER_SERVICES, Placement, Recovered,

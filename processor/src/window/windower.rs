@@ -304,12 +304,15 @@ impl Windower {
     }
 
     /// Returns the row that the stream of `service` would have if it wrote nothing for `windows` windows
-    /// after the last one that is closed or open, and the clock had passed them; `None` for an unknown
-    /// stream. Nothing changes.
+    /// after its last row, open ones with lines of its own included, and the clock had passed them; `None`
+    /// for an unknown stream. Nothing changes.
     #[must_use]
     pub fn silent_row(&self, service: Option<&str>, windows: u32) -> Option<ClosedWindow> {
         let (name, progress) = self.streams.get_key_value(service.unwrap_or_default())?;
-        let last = self.last_open_end().max(Some(progress.row_end))?;
+        let open = self.open.iter().rev();
+        let mut own = open.filter(|(_, slot)| slot.streams.contains_key(name));
+        let last_open = own.next().map(|(&start, _)| self.end_of(start));
+        let last = last_open.unwrap_or(progress.row_end);
         let start = last.saturating_add(i64::from(windows.max(1) - 1) * self.config.length_ms);
         let bounds = WindowBounds {
             start,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::{Worker, lane::Running};
 use crate::{
     event::{EventTime, NextOffset, TopicPartition},
-    model::ScoredWindow,
+    pipeline::SILENCES_MAX,
 };
 
 /// A partition that gave nothing for less than this is busy: between two fetches every partition
@@ -115,10 +115,17 @@ impl Worker {
         };
         let watermark = time.saturating_add(-lateness_ms);
         if running.silence_due(watermark) {
-            for scored in running.pipeline.score_silence(&mut self.shared, watermark) {
-                if running.is_news(&scored) {
-                    running.submit(scored, true, &mut submission!(self));
-                }
+            let told = |service: &_| running.silences_told.contains(service);
+            let silent = running
+                .pipeline
+                .score_silence(&mut self.shared, watermark, told);
+            if silent.len() == SILENCES_MAX {
+                running.silence_looked_at = None;
+            }
+            for scored in silent {
+                let service = scored.window.stream.service.clone();
+                running.silences_told.insert(service);
+                running.submit(scored, true, &mut submission!(self));
             }
         }
         let written = running.provisional_through;
@@ -157,12 +164,6 @@ impl Running {
             self.silence_looked_at = Some(watermark);
         }
         due
-    }
-
-    /// Returns whether a silence has not been told of yet, and notes that it is.
-    fn is_news(&mut self, silent: &ScoredWindow) -> bool {
-        let (service, start) = (&silent.window.stream.service, silent.window.bounds.start);
-        self.silences_told.insert((service.clone(), start))
     }
 }
 

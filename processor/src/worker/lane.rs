@@ -91,7 +91,7 @@ pub(super) struct Running {
     /// Watermark up to which silence was looked for since the partition fell idle, and the silences told
     /// of by the clock.
     pub(super) silence_looked_at: Option<EventTime>,
-    pub(super) silences_told: HashSet<(Option<Arc<str>>, EventTime)>,
+    pub(super) silences_told: HashSet<Option<Arc<str>>>,
     /// The store could not be asked: rows are provisional and nothing is committed, until it
     /// answers and everything is read again.
     pub(super) cold: bool,

@@ -116,6 +116,8 @@ mod tests {
                 cold: false,
                 level_shift: false,
                 muted: false,
+                learning: false,
+                capped: false,
             },
             explanation: Explanation::default(),
             baseline: Baseline::default(),

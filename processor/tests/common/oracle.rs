@@ -416,6 +416,7 @@ fn told_alarms(alarms: &str, differences: &mut Differences) -> BTreeMap<String, 
             samples = 0;
             let (facts, _) = alarm.split_once(" | Why: ").unwrap_or((alarm, ""));
             let facts = facts.strip_suffix(" | Stale: yes").unwrap_or(facts);
+            let facts = facts.strip_suffix(" | Learning: yes").unwrap_or(facts);
             let settled = facts.strip_suffix(" | Provisional: yes");
             let of = |name: &str| facts.split(" | ").find(|it| it.starts_with(name));
             let key = format!("{:?} {:?}", of("Window: "), of("Stream: "));

@@ -34,7 +34,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How tests migrate whose rows are old: TimescaleDB would drop them in the background.
 pub(crate) const KEEP_ROWS: MigrateOptions = MigrateOptions {
-    retention: Retention::Off,
+    retention: Some(Retention::Off),
     roles: false,
 };
 

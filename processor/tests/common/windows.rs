@@ -132,6 +132,8 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
             cold: false,
             level_shift: false,
             muted: false,
+            learning: false,
+            capped: false,
         },
         explanation: Explanation {
             reasons: spec.reasons.iter().map(|it| (*it).to_owned()).collect(),

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use logguard::{
-    event::Level,
-    model::{Baseline, CANDIDATES_MAX, Detector, PATIENCE_MS, RECURRENCES, ScoredWindow},
+    event::{EventTime, Level},
+    model::{
+        Baseline, CANDIDATES_MAX, Decision, Detector, Mutes, PATIENCE_MS, Pattern, RECURRENCES,
+        ScoredWindow,
+    },
 };
 
 use crate::{
@@ -108,6 +111,46 @@ fn a_harmless_new_error_alarms_for_six_hours_and_is_known_then() {
     assert!(before > 150, "{before} alarms in the first six hours");
     let after = alarms.iter().filter(|number| **number > adopted[0]).count();
     assert!(after <= 1, "{after} alarms after it was adopted");
+}
+
+#[test]
+fn a_release_is_one_episode_but_for_its_errors() {
+    let released = [
+        "Recommendation service warmed up",
+        "Basket merged after login",
+        "Price list swapped for the new one",
+        "Search index attached",
+        "Telemetry exporter chose a peer",
+    ];
+    let scored = windows(700, 5, |number, lines, _| {
+        // The first comes every third window, the others and the error a few times an hour.
+        let turn = if number % 3 == 0 {
+            Some(0)
+        } else {
+            [1, 4, 7, 10]
+                .iter()
+                .position(|at| number % 15 == *at)
+                .map(|at| at + 1)
+        };
+        if number >= 60
+            && let Some(turn) = turn
+        {
+            lines.push((Level::Info, "order-service", released[turn].to_owned()));
+        }
+        if number >= 60 && number % 15 == 13 {
+            let text = "Cannot reach the price list".to_owned();
+            lines.push((Level::Error, "order-service", text));
+        }
+    });
+    let scored = score(&mut detector(), scored);
+    assert_eq!(adopted(&scored).len(), 5);
+    let (errors, others): (Vec<i64>, Vec<_>) = alarms(&scored)
+        .into_iter()
+        .partition(|number| number % 15 == 13);
+    // Six times the first, twice each of the others, which began with it.
+    assert!((10..=16).contains(&others.len()), "{others:?}");
+    // An error that began with them is none of them.
+    assert!(errors.len() >= 40, "{errors:?}");
 }
 
 #[test]
@@ -221,4 +264,73 @@ fn a_release_in_training_does_not_make_news_normal() {
     });
     let scored = score(&mut Detector::new(released, 0.25, 1), with_news);
     assert_eq!(alarms(&scored), [60]);
+}
+
+/// The new line in every third of 400 windows, with what people decide: `(adopt, from window)`.
+fn decided(level: Level, decisions: &[(bool, i64)]) -> Vec<ScoredWindow> {
+    let windows = || {
+        windows(400, 5, |number, lines, _| {
+            if number % 3 == 0 {
+                lines.push(new_line(level));
+            }
+        })
+    };
+    let first = score(&mut detector(), windows());
+    let mut patterns = first.iter().flat_map(|scored| &scored.explanation.pattern);
+    let Some(Pattern::Template { template, .. }) = patterns.next() else {
+        panic!("the new line is no news");
+    };
+    let decisions = (0..).zip(decisions).map(|(id, (adopt, from))| Decision {
+        id,
+        stream: "made/0".to_owned(),
+        template: *template,
+        adopt: *adopt,
+        active_from: EventTime::from_millis((TRAINING + from) * LENGTH_MS).unwrap(),
+    });
+    let mut detector = detector();
+    detector.set_mutes(Arc::new(Mutes::default().with_decisions(decisions)));
+    score(&mut detector, windows())
+}
+
+#[test]
+fn a_template_is_adopted_by_hand_at_any_level_from_a_window_on() {
+    for level in [Level::Info, Level::Error] {
+        let found = alarms(&decided(level, &[(true, 9)]));
+        assert_eq!(found, [0, 3, 6], "{level:?}");
+    }
+    // By itself an error is not adopted for hours.
+    let by_itself = alarms(&decided(Level::Error, &[]));
+    assert!(by_itself.len() > 100, "{by_itself:?}");
+}
+
+#[test]
+fn a_template_forgotten_by_hand_stays_new_until_it_is_adopted() {
+    let every_third = |from, to| (from..to).filter(|n| n % 3 == 0).collect::<Vec<i64>>();
+    assert_eq!(
+        alarms(&decided(Level::Info, &[(false, 0)])),
+        every_third(0, 400)
+    );
+    // Adopted by itself after six windows, forgotten, and adopted again.
+    let found = alarms(&decided(Level::Info, &[(false, 100), (true, 200)]));
+    let expected = [every_third(0, 18), every_third(100, 200)].concat();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_was_decided_rides_in_the_row_like_everything_else() {
+    let scored = decided(Level::Error, &[(true, 9)]);
+    let known = scored[12].baseline.templates();
+    assert_eq!(known.len(), 1);
+    let adopted = known[0].adopted.unwrap();
+    assert_eq!(adopted.as_millis() / LENGTH_MS - TRAINING, 9);
+    let json = serde_json::to_string(&scored[12].baseline).unwrap();
+    let back: Baseline = serde_json::from_str(&json).unwrap();
+    assert_eq!(back, scored[12].baseline);
+    let elsewhere = decided(Level::Error, &[]);
+    for (one, other) in scored.iter().zip(&elsewhere).take(9) {
+        assert_eq!(
+            one.baseline, other.baseline,
+            "nothing changes before it begins"
+        );
+    }
 }

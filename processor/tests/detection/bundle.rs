@@ -69,7 +69,7 @@ fn refusal_of(damage: impl FnOnce(&mut Value)) -> String {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        format!(r#"{{"format":2,"checksum":"{checksum}","model":{body}}}"#)
+        format!(r#"{{"format":3,"checksum":"{checksum}","model":{body}}}"#)
     })
 }
 
@@ -88,8 +88,8 @@ fn damaged_files_are_refused() {
         expect!["it is cut short or not a model bundle"],
     );
     check(
-        &refusal(|text| text.replacen(r#""format":2"#, r#""format":9"#, 1)),
-        expect!["its format is 9, this version reads 2; train again"],
+        &refusal(|text| text.replacen(r#""format":3"#, r#""format":9"#, 1)),
+        expect!["its format is 9, this version reads 3; train again"],
     );
     check(
         &refusal(|text| text.replacen("Session expired", "Session retired", 1)),
@@ -153,7 +153,7 @@ fn content_that_cannot_be_right_is_refused() {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        format!(r#"{{"format":2,"checksum":"{checksum}","model":{model}}}"#)
+        format!(r#"{{"format":3,"checksum":"{checksum}","model":{model}}}"#)
     });
     assert_eq!(overflowing, shape);
     assert_eq!(refusal_of(|model| model["more"] = json!(1)), shape);

@@ -15,3 +15,4 @@ mod made;
 mod mutes;
 mod scores;
 mod trailing;
+mod young;

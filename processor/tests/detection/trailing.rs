@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use logguard::{
-    event::Level,
-    model::{AlarmKind, Baseline, Bundle, Detector, ScoredWindow},
+    event::{EventTime, Level},
+    model::{AlarmKind, Baseline, Bundle, Detector, Mute, Mutes, Pattern, ScoredWindow},
 };
 
 use crate::{
@@ -41,6 +41,22 @@ fn model() -> Arc<Bundle> {
 
 /// Scores `count` windows of about 20 lines and a heartbeat.
 fn run(count: i64, change: Change<'_>) -> Vec<ScoredWindow> {
+    run_muted(&[], count, change)
+}
+
+/// A mute that holds from the first window until window `until`.
+fn mute(pattern: &Pattern, until: i64) -> Mute {
+    let at = |number: i64| EventTime::from_millis((TRAINING + number) * LENGTH_MS).unwrap();
+    Mute {
+        id: 3,
+        stream: "made/0".to_owned(),
+        pattern: pattern.clone(),
+        active_from: at(0),
+        expires_at: at(until),
+    }
+}
+
+fn run_muted(mutes: &[Mute], count: i64, change: Change<'_>) -> Vec<ScoredWindow> {
     let (mut maker, mut random) = (Maker::new(), Random::new(77));
     let windows = (0..count).map(|number| {
         let mut lines = lines(&mut random, 20);
@@ -48,7 +64,9 @@ fn run(count: i64, change: Change<'_>) -> Vec<ScoredWindow> {
         change(number, &mut lines, &mut random);
         maker.window(TRAINING + number, &lines)
     });
-    score(&mut Detector::new(model(), 1.0, 1), windows)
+    let mut detector = Detector::new(model(), 1.0, 1);
+    detector.set_mutes(Arc::new(Mutes::new(mutes.iter().cloned())));
+    score(&mut detector, windows)
 }
 
 fn reasons(scored: &ScoredWindow) -> String {
@@ -84,6 +102,52 @@ fn a_heartbeat_that_stays_away_is_found_named_and_told_of_a_few_times() {
         "{}",
         reasons(first)
     );
+}
+
+#[test]
+fn what_stays_away_is_muted_by_its_own_pattern_and_by_no_other() {
+    let quiet = |number: i64, lines: &mut Vec<Line>, _: &mut Random| {
+        if (300..330).contains(&number) {
+            lines.retain(|line| !is_heartbeat(line));
+        }
+        if number >= 400 {
+            lines.retain(|line| line.1 != "auth-service");
+        }
+    };
+    let volume = run_muted(&[mute(&Pattern::Volume, 1_000)], 450, &mut |n, l, r| {
+        quiet(n, l, r);
+    });
+    let found = alarms(&volume);
+    let first = found.iter().find(|number| (300..306).contains(*number));
+    assert!(first.is_some(), "muted with the volume: {found:?}");
+    assert!(found.iter().any(|number| *number >= 400), "{found:?}");
+    let first = &volume[usize::try_from(*first.unwrap()).unwrap()];
+    let [pattern] = &first.explanation.pattern[..] else {
+        panic!("{:?}", first.explanation.pattern);
+    };
+    assert!(matches!(pattern, Pattern::Template { text, .. } if text.starts_with("Heartbeat")));
+
+    let muted = run_muted(&[mute(pattern, 1_000)], 450, &mut |n, l, r| quiet(n, l, r));
+    let found = alarms(&muted);
+    assert!(
+        found.iter().all(|number| *number >= 400) && !found.is_empty(),
+        "{found:?}"
+    );
+    assert!(muted[300..330].iter().any(|scored| scored.verdict.muted));
+}
+
+#[test]
+fn a_muted_silence_is_told_when_the_mute_ends() {
+    let mute = mute(&Pattern::Volume, 320);
+    let scored = run_muted(&[mute], 330, &mut |number, lines, _| {
+        if (200..201).contains(&number) || number >= 300 {
+            lines.clear();
+        }
+    });
+    assert_eq!(alarms(&scored), [320]);
+    let felt = |number: usize| reasons(&scored[number]).contains("muted (3)");
+    // One empty window is nothing that a mute would have to hold back.
+    assert!(!felt(200) && felt(305) && scored[305].verdict.muted && !felt(325));
 }
 
 #[test]

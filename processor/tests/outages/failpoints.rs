@@ -13,6 +13,8 @@
 //! | `alarm_file.locked` | the lock of the alarm file taken, and the file read |
 //! | `alarm_file.before_write` | an alarm due, and its line |
 //! | `alarm_file.written` | its line in the file, and that on disk |
+//! | `learning.enough` | enough found to learn from, and reading it (`learn.rs`) |
+//! | `learning.learnt` | the first model learnt, and its being published (`learn.rs`) |
 //! | `alarm_file.torn` | a part of its line in the file, and that cut off again |
 
 use std::fs;

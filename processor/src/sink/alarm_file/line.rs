@@ -47,6 +47,9 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
     if told.provisional {
         text.push_str(" | Provisional: yes");
     }
+    if scored.verdict.learning {
+        text.push_str(" | Learning: yes");
+    }
     if stale {
         text.push_str(" | Stale: yes");
     }

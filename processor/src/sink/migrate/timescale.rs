@@ -9,7 +9,7 @@ use std::fmt;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use super::{MigrateOptions, Retention, apply, refresh_summaries};
+use super::{Retention, apply, refresh_summaries};
 use crate::sink::store::{Chain, StoreConfig, StoreError, connect};
 
 #[allow(
@@ -61,7 +61,7 @@ impl fmt::Display for Timescale {
 /// Applies the TimescaleDB part if the server has a usable one.
 pub(super) async fn apply_timescale(
     config: &StoreConfig,
-    options: MigrateOptions,
+    retention: Retention,
     applied: &mut Vec<String>,
 ) -> Result<Timescale, StoreError> {
     let found = detect(config).await?;
@@ -75,12 +75,12 @@ pub(super) async fn apply_timescale(
     runner.set_migration_table_name(HISTORY);
     let names = apply(&runner, &mut client, &server).await?;
     applied.extend(names.into_iter().map(|name| format!("timescale {name}")));
-    let retention = match options.retention {
+    let policies = match retention {
         Retention::On => RETENTION_ON,
         Retention::Off => RETENTION_OFF,
     };
     client
-        .batch_execute(retention)
+        .batch_execute(policies)
         .await
         .map_err(|source| StoreError::from_postgres(&server, "set the retention", source))?;
     refresh_summaries(&client, &server).await?;

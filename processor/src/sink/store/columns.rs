@@ -76,6 +76,8 @@ table! {
         cold: bool => "bool",
         level_shift: bool => "bool",
         muted: bool => "bool",
+        learning: bool => "bool",
+        capped: bool => "bool",
         severity: f64 => "float8",
         dbscan_score: f64 => "float8",
         model_checksum: String => "text",

@@ -23,10 +23,7 @@ impl Store {
     /// The server is not reachable, refuses the role, or has no schema.
     pub async fn register_model(&self, bundle: &Bundle) -> Result<bool, StoreError> {
         let summary = bundle.summary();
-        let body = bundle
-            .to_bytes()
-            .and_then(|body| zstd::encode_all(&*body, COMPRESSION_LEVEL))
-            .map_err(|source| self.model_error(bundle.checksum(), source.into()))?;
+        let body = packed(bundle).map_err(|error| self.model_error(bundle.checksum(), error))?;
         let rows = self
             .query(
                 "register the model",
@@ -61,7 +58,7 @@ impl Store {
         Ok(Some(bundle))
     }
 
-    fn model_error(
+    pub(super) fn model_error(
         &self,
         checksum: &str,
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -72,6 +69,11 @@ impl Store {
             source,
         }
     }
+}
+
+/// Returns a model as the registry keeps it.
+pub(super) fn packed(bundle: &Bundle) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(zstd::encode_all(&*bundle.to_bytes()?, COMPRESSION_LEVEL)?)
 }
 
 fn unpack(body: &[u8]) -> Result<Bundle, Box<dyn std::error::Error + Send + Sync>> {

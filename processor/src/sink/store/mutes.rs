@@ -205,21 +205,23 @@ impl Store {
         Ok(rows.iter().map(StoredMute::from_row).collect())
     }
 
-    /// Returns all mutes as the scorer takes them, expired ones included: a window that is read
+    /// Returns all mutes and decisions as the scorer takes them, expired mutes included: a window that is read
     /// again is judged as the first time.
     ///
     /// # Errors
     /// The server is not reachable, refuses the role, or has no schema.
     pub async fn mutes(&self) -> Result<Mutes, StoreError> {
         let stored = self.stored_mutes(true).await?;
-        Ok(Mutes::new(stored.into_iter().filter_map(|stored| {
+        let decisions = self.decisions().await?;
+        let mutes = Mutes::new(stored.into_iter().filter_map(|stored| {
             let id = stored.mute_id;
             let mute = stored.mute();
             if mute.is_none() {
                 warn!(mute = id, "a mute makes no sense; it does not hold");
             }
             mute
-        })))
+        }));
+        Ok(mutes.with_decisions(decisions))
     }
 
     /// Brings a mute to its end at `ends_at`; returns it, `None` if it is not there or over by then.

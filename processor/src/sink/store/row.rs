@@ -79,6 +79,8 @@ pub(super) fn row(job: &WindowJob) -> ResultRow {
         cold: verdict.cold,
         level_shift: verdict.level_shift,
         muted: verdict.muted,
+        learning: verdict.learning,
+        capped: verdict.capped,
         severity: verdict.severity,
         dbscan_score: verdict.dbscan_score,
         model_checksum: without_nul(&scored.model_checksum),

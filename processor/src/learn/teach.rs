@@ -1,0 +1,222 @@
+//! Learning a first model from the topic itself, on a thread of its own.
+//!
+//! ```text
+//! look (event times, as they come) ─ enough ─► read it all again, in order of time ─► Lesson ─► Bundle
+//! ```
+//!
+//! The topic is the memory: while there is too little nothing is kept but which windows had lines, and
+//! a learner that takes over from another begins where that one began. The model is the one that
+//! `train --from-kafka` makes of the same records.
+
+use std::{
+    ops::ControlFlow,
+    thread,
+    time::{Duration, Instant},
+};
+
+use fail::fail_point;
+
+use super::{
+    enough::Enough,
+    progress::{Progress, Stage},
+    suspicion::Suspicion,
+};
+use crate::{
+    clock::Clock,
+    config::Config,
+    decode,
+    event::EventTime,
+    model::{Bundle, TrainError},
+    source::{RawRecord, TimeRange, Timeline, TopicEvent, TopicReader},
+    train::{Judgements, Lesson, Watching, read_topic},
+};
+
+/// Records of a topic's past that are learnt from: those written in the last day, if there are as many.
+const PAST_MAX: Duration = Duration::from_secs(86_400);
+/// Beyond so many records the newest, of twice the time asked for, have to do: minutes of reading.
+const RECORDS_MAX: u64 = 20_000_000;
+/// How often new records are looked for while there are too few.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest sleep before looking whether to go on.
+const SLEEP_SLICE: Duration = Duration::from_millis(50);
+
+/// Learns a model for a first start as soon as there is enough; `None` if that was cancelled.
+///
+/// # Errors
+/// Kafka cannot be read, or what was learnt makes no model however much there is.
+pub(super) fn teach(
+    config: &Config,
+    asked: Duration,
+    progress: &Progress,
+) -> anyhow::Result<Option<Bundle>> {
+    let since = before_now(PAST_MAX);
+    let mut look = Look::begin(config, (asked, since))?;
+    while look.until_enough(progress)?.is_continue() {
+        fail_point!("learning.enough");
+        match read(config, (asked, since), progress) {
+            Ok(read) => return Ok(read),
+            Err(error) => match error.downcast_ref::<TrainError>() {
+                Some(TrainError::NoLines | TrainError::TooFewWindows { .. }) => {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "what there is does not make a model yet; waiting for more"
+                    );
+                    look.enough.ask_for_more(asked);
+                }
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(None)
+}
+
+/// Looks whether the topic holds enough, as its records come.
+struct Look {
+    reader: TopicReader,
+    enough: Enough,
+    told_empty: bool,
+}
+
+impl Look {
+    fn begin(config: &Config, (asked, since): (Duration, EventTime)) -> anyhow::Result<Self> {
+        let mut reader = TopicReader::open(&config.kafka, &config.kafka.input_topic)?;
+        reader.skip_before(since)?;
+        Ok(Self {
+            reader,
+            enough: Enough::of(asked, config.window.window_config().length_ms),
+            told_empty: false,
+        })
+    }
+
+    /// Breaks off if learning was cancelled.
+    fn until_enough(&mut self, progress: &Progress) -> anyhow::Result<ControlFlow<()>> {
+        while !self.enough.is_enough() {
+            self.read(progress)?;
+            self.tell(progress);
+            if !self.enough.is_enough() {
+                if sleep(LOOK_EVERY, progress).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                self.reader.read_on()?;
+            }
+        }
+        Ok(match progress.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
+    }
+
+    /// Reads what is new, as far as it is needed.
+    fn read(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        let enough = &mut self.enough;
+        self.reader.read(&mut |event| {
+            if let TopicEvent::Record { record, .. } = event
+                && let Some(time) = event_time(record)
+            {
+                enough.add(time);
+            }
+            if enough.is_enough() || progress.is_cancelled() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+
+    fn tell(&mut self, progress: &Progress) {
+        let (covered, asked) = (self.enough.covered(), self.enough.asked());
+        progress.set(Stage::Looking { covered, asked });
+        if covered.is_zero() && !self.told_empty {
+            self.told_empty = true;
+            tracing::warn!(
+                "the topic holds no log events yet; learning begins with the first ones"
+            );
+        }
+    }
+}
+
+/// Returns the time of a record that would be counted.
+fn event_time(record: RawRecord<'_>) -> Option<EventTime> {
+    let decoded = decode::decode_record(record.payload, record.record_time).ok()?;
+    let latest = record
+        .record_time
+        .map(|it| it.saturating_add(decode::FUTURE_MS_MAX));
+    let time = decoded.event.time;
+    latest.is_none_or(|latest| time <= latest).then_some(time)
+}
+
+/// Opens what is learnt from: all that was written since then, or the newest of it if that is too much to
+/// read before there is a model.
+fn open(config: &Config, (asked, since): (Duration, EventTime)) -> anyhow::Result<Timeline> {
+    let written_since = |since| {
+        let since = TimeRange {
+            since: Some(since),
+            until: None,
+        };
+        Timeline::open(&config.kafka, &config.kafka.input_topic, since)
+    };
+    let timeline = written_since(since)?;
+    let records = timeline.records_max();
+    if records <= RECORDS_MAX {
+        return Ok(timeline);
+    }
+    let newest = before_now(asked.saturating_mul(2));
+    tracing::info!(records, since = %newest, "more than is needed; learning from the newest records");
+    Ok(written_since(newest.max(since))?)
+}
+
+/// Learns from what the topic holds now; `None` if that was cancelled.
+fn read(
+    config: &Config,
+    (asked, since): (Duration, EventTime),
+    progress: &Progress,
+) -> anyhow::Result<Option<Bundle>> {
+    let timeline = open(config, (asked, since))?;
+    let total = timeline.records_max();
+    let mut lesson = Lesson::begin(config, Judgements::default())?.for_first_start();
+    let mut suspicion = Suspicion::default();
+    let mut watching = Watching {
+        closed: &mut |window| suspicion.add(window),
+        progress: &mut |passed| {
+            progress.set(Stage::Reading { passed, total });
+            match progress.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        },
+    };
+    // The lines of the past may be of any time: what counts is when they were written.
+    let read = read_topic(&timeline, TimeRange::default(), &mut lesson, &mut watching)?;
+    if read.stopped && progress.is_cancelled() {
+        return Ok(None);
+    }
+    for spell in suspicion.spells() {
+        tracing::warn!(
+            "there seems to be an incident in what the model learns from, and it will be taken for \
+             usual: {spell}; train again later with `logguard train --from-kafka`"
+        );
+    }
+    let bundle = lesson.finish(&mut |at| {
+        let (windows, total) = (at.windows, at.total);
+        progress.set(Stage::Calibrating { windows, total });
+    })?;
+    Ok(Some(bundle))
+}
+
+/// Returns the time so long ago.
+fn before_now(ago: Duration) -> EventTime {
+    let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    EventTime::from(Clock::system().now()).saturating_add(-ago_ms)
+}
+
+/// Sleeps; breaks off when learning is cancelled.
+fn sleep(time: Duration, progress: &Progress) -> ControlFlow<()> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if progress.is_cancelled() {
+            return ControlFlow::Break(());
+        }
+        thread::park_timeout(SLEEP_SLICE);
+    }
+    ControlFlow::Continue(())
+}
