@@ -376,8 +376,16 @@ async fn an_alarm_comes_before_its_window_is_full_and_stands() {
                 found.then_some(()).ok_or(format!("{} alarms", rows.len()))
             })
             .await;
-        let row = pipeline.client.query_one(told, &[&window_start]).await.unwrap();
-        (row.get::<_, String>(0), row.get::<_, i32>(2), row.get::<_, String>(3))
+        let row = pipeline
+            .client
+            .query_one(told, &[&window_start])
+            .await
+            .unwrap();
+        (
+            row.get::<_, String>(0),
+            row.get::<_, i32>(2),
+            row.get::<_, String>(3),
+        )
     };
     let (alarm, _, alarm_id) = wait("the alarm", true, &mut processor).await;
     produce(&pipeline, &lines[next..]);
@@ -386,6 +394,12 @@ async fn an_alarm_comes_before_its_window_is_full_and_stands() {
     processor.terminate();
     processor.ends_well(STOPS_WITHIN).await;
     let file = fs::read_to_string(pipeline.path("anomalies.log")).unwrap();
-    let its: Vec<_> = file.lines().filter(|line| line.contains(&alarm_id)).collect();
-    assert!(matches!(its[..], [line] if line.contains(" | Early: ")), "{its:?}");
+    let its: Vec<_> = file
+        .lines()
+        .filter(|line| line.contains(&alarm_id))
+        .collect();
+    assert!(
+        matches!(its[..], [line] if line.contains(" | Early: ")),
+        "{its:?}"
+    );
 }

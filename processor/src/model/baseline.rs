@@ -69,12 +69,12 @@ pub struct Baseline {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaselineStep {
     pub(super) lines: f64,
+    /// Distinct pairs of service and template.
+    pub(super) pairs: f64,
     /// Start and length of the window in ms.
     pub(super) time: (i64, i64),
     /// What is usual at that hour.
     pub(super) hour: Option<Hour>,
-    /// Distinct pairs of service and template.
-    pub(super) pairs: f64,
     /// Squared deviations of template counts, observed and expected.
     pub(super) clump: (f64, f64),
     /// The window was judged anomalous.
@@ -127,7 +127,7 @@ impl Baseline {
         let lines = lines / clump;
         let spread = self.volume_spread(clump) + level_variation;
         let unlikely = |mean: f64, seen: f64| {
-            let (low, high) = change_by_hour(hour, seen);
+            let (low, high) = (fall(hour, seen), rise(hour, seen));
             let model = |level: f64| CountModel::with_size(level * mean / clump, 1.0 / spread);
             let ln_p = model(high).ln_upper(lines).min(model(low).ln_lower(lines));
             (-ln_p - std::f64::consts::LN_2).max(0.0)
@@ -160,25 +160,32 @@ impl Baseline {
         level_variation: f64,
         hour: Option<&Hour>,
     ) -> f64 {
-        if lines <= self.mean.max(self.recent) {
+        let seen = self.daily.seen;
+        let mean = rise(hour, seen.0) * self.mean;
+        let recent = rise(hour, seen.1) * self.recent;
+        if lines <= mean.max(recent) {
             return 0.0;
         }
         let clump = self.clump();
         let spread = self.volume_spread(clump) + level_variation;
-        let unlikely = |mean: f64, seen: f64| {
-            let (_, high) = change_by_hour(hour, seen);
-            let model = CountModel::with_size(high * mean / clump, 1.0 / spread);
+        let unlikely = |mean: f64| {
+            let model = CountModel::with_size(mean / clump, 1.0 / spread);
             (-model.ln_upper(lines / clump) - std::f64::consts::LN_2).max(0.0)
         };
-        let seen = self.daily.seen;
-        unlikely(self.mean, seen.0).min(unlikely(self.recent, seen.1))
+        unlikely(mean).min(unlikely(recent))
     }
 
     /// Returns how many lines a window has at most, but for one in hundreds. A cold stream is taken to be
     /// as loud as training, where `training` lines a window came, if it is not louder.
-    pub(super) fn upper_lines(&self, training: f64, level_variation: f64) -> f64 {
+    pub(super) fn upper_lines(
+        &self,
+        training: f64,
+        level_variation: f64,
+        hour: Option<&Hour>,
+    ) -> f64 {
         let clump = self.clump();
-        let mut mean = self.mean.max(self.recent);
+        let seen = self.daily.seen;
+        let mut mean = (rise(hour, seen.0) * self.mean).max(rise(hour, seen.1) * self.recent);
         if self.is_cold() {
             mean = mean.max(training);
         }
@@ -281,16 +288,16 @@ fn faded(mean: f64, level: f64, weight: f64) -> f64 {
     }
 }
 
-/// Returns by which factors the level at this hour may differ from that of the time `seen`, the low one
-/// and the high one.
-fn change_by_hour(hour: Option<&Hour>, seen: f64) -> (f64, f64) {
-    match hour.filter(|_| seen > 0.0) {
-        Some(hour) => (
-            (hour.near.0 / seen).min(1.0),
-            (hour.near.1 / seen).max(1.0),
-        ),
-        None => (1.0, 1.0),
-    }
+/// Returns by what factor an hour may be quieter than what was `seen` of late.
+fn fall(hour: Option<&Hour>, seen: f64) -> f64 {
+    let hour = hour.filter(|_| seen > 0.0);
+    hour.map_or(1.0, |hour| (hour.near.0 / seen).min(1.0))
+}
+
+/// Returns by what factor an hour may be louder than what was `seen` of late.
+fn rise(hour: Option<&Hour>, seen: f64) -> f64 {
+    let hour = hour.filter(|_| seen > 0.0);
+    hour.map_or(1.0, |hour| (hour.near.1 / seen).max(1.0))
 }
 
 #[cfg(test)]
@@ -300,9 +307,9 @@ mod tests {
     fn quiet(lines: f64) -> BaselineStep {
         BaselineStep {
             lines,
+            pairs: 3.0,
             time: (0, 30_000),
             hour: None,
-            pairs: 3.0,
             clump: (lines, lines),
             anomalous: false,
         }

@@ -235,9 +235,9 @@ impl Chain<'_> {
         });
         baseline.step(BaselineStep {
             lines: f64::from(observed.lines()),
+            pairs: draws(observed.pairs.len()),
             time,
             hour: trailing.hour,
-            pairs: draws(observed.pairs.len()),
             clump: signals.clump,
             anomalous: false,
         });

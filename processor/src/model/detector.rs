@@ -9,7 +9,7 @@ use super::{
     baseline::BaselineStep,
     calibration::{Evidence, Kind},
     drift::Excess,
-    early::{EarlyAlarm, Fill, OpenWatch, Sight, early_signals},
+    early::{EarlyAlarm, OpenWatch, Sight, early_signals},
     explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
@@ -177,9 +177,9 @@ impl Detector {
             explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
+                pairs: draws(observed.pairs.len()),
                 time,
                 hour: trailing.hour,
-                pairs: draws(observed.pairs.len()),
                 clump: all.clump,
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
@@ -197,10 +197,10 @@ impl Detector {
         }
     }
 
-    /// Returns a watch for the stream's next window while it is open.
+    /// Returns a watch for the stream's next window, which starts at `start`, while it is open.
     #[must_use]
-    pub fn watch(&self, baseline: &Baseline) -> OpenWatch {
-        OpenWatch::new(Fill::of(baseline, &self.bundle.content.profile))
+    pub fn watch(&self, baseline: &Baseline, start: EventTime) -> OpenWatch {
+        OpenWatch::new(baseline, &self.bundle.content.profile, start.as_millis())
     }
 
     /// Takes in what is new in the stream's next window, which starts at `start`; returns whether it is
@@ -249,10 +249,8 @@ impl Detector {
         let unseen = after.adoption.apply(&mut observed, critical, start_ms);
         after.observe(&observed, window.bounds.end.as_millis() - start_ms);
         let features = row(&observed, &after.trailing);
-        let fill = Fill::of(baseline, &content.profile);
         let hour = baseline.hour(content.profile.rhythm.as_ref(), start_ms);
-        let past = (baseline, hour.as_ref());
-        let all = early_signals(&content.profile, &observed, past, fill);
+        let all = early_signals(&content.profile, &observed, baseline, hour.as_ref());
         let scene = Scene {
             window: &window,
             observed: &observed,
@@ -268,8 +266,8 @@ impl Detector {
             ln_p_rest,
             ..
         } = self.judge_unmuted(&unseen, None, &scene);
-        if let Some(caution) = self.caution {
-            verdict.learning = caution.holds(&baseline.youth);
+        if let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) {
+            verdict.learning = true;
             verdict.is_anomaly &= !caution.holds_back(&baseline.youth, start_ms);
         }
         let early = verdict.is_anomaly.then(|| {
@@ -517,6 +515,23 @@ struct Judged {
 }
 
 impl Judged {
+    /// Lets an alarm stand that told of the window before it was full: what is said weighs no less, and
+    /// all that follows from an anomaly follows.
+    fn upholding(mut self, early: Option<&EarlyAlarm>) -> Self {
+        let Some(early) = early else {
+            return self;
+        };
+        self.verdict.is_anomaly = true;
+        self.verdict.muted = false;
+        self.ln_p_rest = self.ln_p_rest.min(early.ln_p_rest);
+        if early.severity > self.verdict.severity {
+            self.verdict.severity = early.severity;
+            self.verdict.anomaly_score = early.anomaly_score;
+            self.explanation = early.explanation.clone();
+        }
+        self
+    }
+
     /// Lets the baseline know what an alarm told of: more of the same is no news.
     fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
         if self.silent {
@@ -534,23 +549,6 @@ impl Judged {
         {
             baseline.drift.settle(observed, &excess);
         }
-    }
-
-    /// Lets an alarm stand that told of the window before it was full: what is said weighs no less, and
-    /// all that follows from an anomaly follows.
-    fn upholding(mut self, early: Option<&EarlyAlarm>) -> Self {
-        let Some(early) = early else {
-            return self;
-        };
-        self.verdict.is_anomaly = true;
-        self.verdict.muted = false;
-        self.ln_p_rest = self.ln_p_rest.min(early.ln_p_rest);
-        if early.severity > self.verdict.severity {
-            self.verdict.severity = early.severity;
-            self.verdict.anomaly_score = early.anomaly_score;
-            self.explanation = early.explanation.clone();
-        }
-        self
     }
 }
 

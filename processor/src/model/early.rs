@@ -77,10 +77,10 @@ pub(super) struct Fill {
 
 impl Fill {
     /// Returns what the next window of a stream usually holds at most.
-    pub(super) fn of(baseline: &Baseline, profile: &Profile) -> Self {
+    pub(super) fn of(baseline: &Baseline, profile: &Profile, hour: Option<&Hour>) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let training = profile.lines as f64 / profile.windows.max(1) as f64;
-        let lines = baseline.upper_lines(training, profile.level_variation);
+        let lines = baseline.upper_lines(training, profile.level_variation, hour);
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -113,9 +113,10 @@ impl Fill {
 pub(super) fn early_signals(
     profile: &Profile,
     observed: &Observed,
-    (baseline, hour): (&Baseline, Option<&Hour>),
-    fill: Fill,
+    baseline: &Baseline,
+    hour: Option<&Hour>,
 ) -> Signals {
+    let fill = Fill::of(baseline, profile, hour);
     let clump = baseline.clump();
     let (surprisals, surprising) = most_surprising(observed);
     let mut signals = Signals {
@@ -142,6 +143,7 @@ pub(super) fn early_signals(
 #[derive(Clone, Debug)]
 pub struct OpenWatch {
     fill: Fill,
+    hour: Option<Hour>,
     lines: u32,
     services: Vec<Option<usize>>,
     pairs: Vec<PairWatch>,
@@ -180,10 +182,12 @@ pub(super) struct Sight<'a> {
 }
 
 impl OpenWatch {
-    /// Returns the watch of a window that nothing has been seen of.
-    pub(super) fn new(fill: Fill) -> Self {
+    /// Returns the watch of a stream's next window, of which nothing has been seen.
+    pub(super) fn new(baseline: &Baseline, profile: &Profile, start_ms: i64) -> Self {
+        let hour = baseline.hour(profile.rhythm.as_ref(), start_ms);
         Self {
-            fill,
+            fill: Fill::of(baseline, profile, hour.as_ref()),
+            hour,
             lines: 0,
             services: Vec::new(),
             pairs: Vec::new(),
@@ -307,8 +311,11 @@ impl OpenWatch {
         };
         if !baseline.is_cold() {
             raw.repetition = any_of(self.repetition, pairs);
-            let (lines, hour) = (f64::from(self.lines), sight.hour.as_ref());
-            raw.volume = baseline.volume_above(lines, profile.level_variation, hour);
+            raw.volume = baseline.volume_above(
+                f64::from(self.lines),
+                profile.level_variation,
+                self.hour.as_ref(),
+            );
         }
         raw
     }

@@ -101,7 +101,7 @@ impl EarlyWatch {
             let watched = match self.windows.get_mut(name) {
                 Some(watched) => watched,
                 None => {
-                    let watch = Watched::Open(Box::new(detector.watch(baseline)));
+                    let watch = Watched::Open(Box::new(detector.watch(baseline, start)));
                     self.windows.entry(Arc::clone(name)).or_insert(watch)
                 }
             };

@@ -150,7 +150,10 @@ fn p95(sorted: &[i64]) -> i64 {
 fn a_burst_is_told_of_within_three_seconds() {
     for seed in [3, 4] {
         let (stream, began) = stream(seed, 48);
-        let (on, off) = (run(&mut shared(true), &stream), run(&mut shared(false), &stream));
+        let (on, off) = (
+            run(&mut shared(true), &stream),
+            run(&mut shared(false), &stream),
+        );
         let (soon, late) = (latencies_ms(&on, &began), latencies_ms(&off, &began));
         println!("on {soon:?}\noff {late:?}");
         assert!(p95(&soon) <= 3_000, "{soon:?}");
@@ -158,7 +161,12 @@ fn a_burst_is_told_of_within_three_seconds() {
         assert!(off.alarms.iter().all(|alarm| alarm.scored.early.is_none()));
         // What is found is the same, but for windows at the edge of a burst.
         let found = |run: &Run| run.rows.iter().filter(|row| row.verdict.is_anomaly).count();
-        assert!(found(&on).abs_diff(found(&off)) <= 2, "{} {}", found(&on), found(&off));
+        assert!(
+            found(&on).abs_diff(found(&off)) <= 2,
+            "{} {}",
+            found(&on),
+            found(&off)
+        );
     }
 }
 
@@ -168,9 +176,18 @@ fn an_early_alarm_is_raised_once_and_stands_in_its_row() {
     let run = run(&mut shared(true), &stream);
     let key = |scored: &ScoredWindow| (scored.window.stream.clone(), scored.window.bounds);
     let mut raised: Vec<_> = run.alarms.iter().map(|alarm| key(&alarm.scored)).collect();
-    let early = run.alarms.iter().filter(|it| it.scored.early.is_some()).count();
+    let early = run
+        .alarms
+        .iter()
+        .filter(|it| it.scored.early.is_some())
+        .count();
     assert!(early >= 20, "{early}");
-    let mut anomalous: Vec<_> = run.rows.iter().filter(|it| it.verdict.is_anomaly).map(key).collect();
+    let mut anomalous: Vec<_> = run
+        .rows
+        .iter()
+        .filter(|it| it.verdict.is_anomaly)
+        .map(key)
+        .collect();
     raised.sort_by_key(|key| key.1);
     anomalous.sort_by_key(|key| key.1);
     assert_eq!(raised, anomalous);
@@ -178,7 +195,11 @@ fn an_early_alarm_is_raised_once_and_stands_in_its_row() {
         let Some(early) = &alarm.scored.early else {
             continue;
         };
-        let row = run.rows.iter().find(|row| key(row) == key(&alarm.scored)).unwrap();
+        let row = run
+            .rows
+            .iter()
+            .find(|row| key(row) == key(&alarm.scored))
+            .unwrap();
         assert_eq!(row.early.as_ref(), Some(early));
         assert!(row.verdict.severity >= early.severity);
         assert!(row.window.content.lines() >= early.log_count);
@@ -210,9 +231,16 @@ fn few_lines_and_silence_raise_nothing_early() {
     let mut random = Random::new(9);
     stream.extend((0..30).map(|n| (from + WARM * LENGTH_MS + n * 4_000, line(&mut random))));
     let run = run(&mut shared(true), &stream);
-    let early: Vec<_> = run.alarms.iter().filter(|it| it.scored.early.is_some()).collect();
+    let early: Vec<_> = run
+        .alarms
+        .iter()
+        .filter(|it| it.scored.early.is_some())
+        .collect();
     assert!(early.is_empty(), "{}", early.len());
-    assert!(!run.alarms.is_empty(), "that there is so little is news at the end of the window");
+    assert!(
+        !run.alarms.is_empty(),
+        "that there is so little is news at the end of the window"
+    );
 }
 
 #[test]
@@ -226,7 +254,11 @@ fn a_mute_holds_for_early_alarms() {
         !unusual || left >= 0
     });
     let first = run(&mut shared(true), &stream);
-    let alarm = first.alarms.iter().find(|alarm| alarm.at >= began[0]).unwrap();
+    let alarm = first
+        .alarms
+        .iter()
+        .find(|alarm| alarm.at >= began[0])
+        .unwrap();
     let early = alarm.scored.early.as_ref().unwrap();
     let mute = |(id, pattern): (i64, &Pattern)| Mute {
         id,
@@ -241,8 +273,17 @@ fn a_mute_holds_for_early_alarms() {
     )));
     let again = run(&mut muted, &stream);
     let bounds = alarm.scored.window.bounds;
-    assert!(again.alarms.iter().all(|it| it.scored.window.bounds != bounds));
-    let row = again.rows.iter().find(|row| row.window.bounds == bounds).unwrap();
+    assert!(
+        again
+            .alarms
+            .iter()
+            .all(|it| it.scored.window.bounds != bounds)
+    );
+    let row = again
+        .rows
+        .iter()
+        .find(|row| row.window.bounds == bounds)
+        .unwrap();
     assert!(row.verdict.muted && row.early.is_none());
 }
 
@@ -269,8 +310,8 @@ fn what_is_passed_over_would_have_raised_nothing() {
                 part.extend(more.into_iter().take(nth / 3));
             }
             let window = maker.window(number, &part);
-            let mut fresh = detector.watch(&baseline);
             let start = window.bounds.start;
+            let mut fresh = detector.watch(&baseline, start);
             let looks = detector.look(&mut fresh, (&window.content, start), &baseline);
             let alarm = detector.judge_early(window, &baseline, (start, NextOffset(1)));
             assert!(looks || alarm.is_none(), "{rate} {nth}");
@@ -297,9 +338,15 @@ fn an_early_alarm_counts_as_the_final_one_does() {
     let mut after = baseline.clone();
     let stands = detector.score_after(full, &mut after, early.clone());
     assert!(!plain.verdict.is_anomaly && stands.verdict.is_anomaly);
-    assert_eq!(Some(stands.verdict.severity), early.map(|early| early.severity));
+    assert_eq!(
+        Some(stands.verdict.severity),
+        early.map(|early| early.severity)
+    );
     assert_eq!(stands.features, plain.features);
     // Its volume is frozen, as an anomaly's is.
-    assert_eq!(after.usual_lines().to_bits(), baseline.usual_lines().to_bits());
+    assert_eq!(
+        after.usual_lines().to_bits(),
+        baseline.usual_lines().to_bits()
+    );
     assert!((plain_after.usual_lines() - baseline.usual_lines()).abs() > 0.01);
 }
