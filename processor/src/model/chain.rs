@@ -20,7 +20,6 @@ use super::{
     calibration::{Calibration, added},
     density::Density,
     history::{History, PairLines, TrainingWindow},
-    occasions::Occasions,
     profile::{Names, Profile},
     signals::{Raw, TrailingFindings, draws, signals},
     tail::{Tail, Weighted},
@@ -38,7 +37,7 @@ pub(super) const BLOCKS_FITTED_ONLY: i64 = 3;
 const BLOCK_SAMPLE_ROWS: usize = 800;
 /// Rows to which the model's own core points are fitted: a score compares with each of them.
 const MODEL_SAMPLE_ROWS: usize = 3_000;
-/// Most incidents presumed, as a share of the windows: what comes in one spell of time is one.
+/// Largest share of windows presumed to be incidents.
 const INCIDENTS_MAX: f64 = 0.02;
 /// Width of a surprisal bin, in nats, and the number of bins.
 const BIN_NATS: f64 = 0.01;
@@ -256,9 +255,8 @@ impl Chain<'_> {
             count.map(|_| 1.0).sum::<f64>() / windows.max(1.0) + 0.0
         };
         let (incidents, lone) = (share_of(Presumed::Incident), share_of(Presumed::Lone));
-        let occasions = incident_occasions(&scored) / windows.max(1.0);
         let weights = Weights {
-            incident: (1.0 - INCIDENTS_MAX / occasions.max(INCIDENTS_MAX)).max(0.0),
+            incident: (1.0 - INCIDENTS_MAX / incidents.max(INCIDENTS_MAX)).max(0.0),
             lone: (1.0 - LONE_MAX / lone.max(LONE_MAX)).max(0.0),
         };
         let normal = weights.thin(&scored);
@@ -290,19 +288,6 @@ impl Chain<'_> {
             Tail::of_windows(&combined.collect::<Vec<_>>()).at_least(COMBINED_SLOPE);
         calibration
     }
-}
-
-/// Returns at how many independent occasions windows that are presumed to be incidents came: as many as
-/// there are if they lie scattered, fewer if they come in spells.
-fn incident_occasions(scored: &[Scored]) -> f64 {
-    let (mut elapsed, mut incidents) = (Occasions::default(), Occasions::default());
-    for (number, window) in (0..).zip(scored) {
-        elapsed.record(number);
-        if window.presumed == Presumed::Incident {
-            incidents.record(number);
-        }
-    }
-    incidents.independent(&elapsed)
 }
 
 /// What windows that are presumed to be incidents still count for: as far as there are more of them
