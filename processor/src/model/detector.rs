@@ -219,7 +219,6 @@ impl Detector {
             },
             calibration: &bundle.calibration,
             baseline,
-            hour: baseline.hour(bundle.profile.rhythm.as_ref(), start.as_millis()),
             start_ms: start.as_millis(),
             ln_threshold: self.ln_threshold,
         };

@@ -174,8 +174,6 @@ pub(super) struct Sight<'a> {
     pub(super) facts: Facts<'a>,
     pub(super) calibration: &'a Calibration,
     pub(super) baseline: &'a Baseline,
-    /// What is usual at that hour.
-    pub(super) hour: Option<Hour>,
     /// Start of the window, in ms since the epoch.
     pub(super) start_ms: i64,
     pub(super) ln_threshold: f64,
