@@ -250,6 +250,9 @@ pub struct RunArgs {
     /// Where rows go; with `none` baselines start cold after every restart.
     #[arg(long = "store", value_name = "KIND")]
     pub store_kind: Option<StoreKindArg>,
+    /// Whether a window may raise its alarm before it is full.
+    #[arg(long, value_name = "ON|OFF")]
+    pub early_alarms: Option<OnOff>,
     /// File that alarms are appended to.
     #[arg(long, value_name = "FILE")]
     pub anomaly_log: Option<PathBuf>,
@@ -333,6 +336,9 @@ pub struct ReplayArgs {
     /// Where the model is and how it is judged.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Whether a window may raise its alarm before it is full, as in `run`.
+    #[arg(long, value_name = "ON|OFF")]
+    pub early_alarms: Option<OnOff>,
     /// Judge with the mutes in this database, as `run` does; without it nothing is muted.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
@@ -462,6 +468,7 @@ impl Cli {
                 args.kafka.overrides(&mut settings);
                 args.window.overrides(&mut settings);
                 args.model.overrides(&mut settings);
+                put_early_alarms(&mut settings, args.early_alarms);
                 put(&mut settings, "store", "url", args.database_url.as_ref());
             }
             Command::Migrate(args) => args.store.overrides(&mut settings),
@@ -502,6 +509,7 @@ impl RunArgs {
         self.kafka.overrides(settings);
         self.window.overrides(settings);
         self.model.overrides(settings);
+        put_early_alarms(settings, self.early_alarms);
         self.store.overrides(settings);
         put(
             settings,
@@ -564,6 +572,11 @@ impl StoreArgs {
     }
 }
 
+fn put_early_alarms(settings: &mut Map<String, Value>, wanted: Option<OnOff>) {
+    let on = wanted.map(|wanted| wanted == OnOff::On);
+    put(settings, "model", "early_alarms", on);
+}
+
 fn put(settings: &mut Map<String, Value>, section: &str, key: &str, value: Option<impl Serialize>) {
     if let Some(value) = value
         && let Ok(value) = serde_json::to_value(value)
@@ -598,12 +611,14 @@ mod tests {
             "10",
             "--kafka",
             "a.b=c=d",
+            "--early-alarms=off",
         ]);
         assert_eq!(
             cli.overrides(),
             json!({
                 "kafka": {"brokers": "k:1", "properties": {"a.b": "c=d"}},
                 "window": {"length_s": 10},
+                "model": {"early_alarms": false},
             })
         );
     }

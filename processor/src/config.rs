@@ -120,6 +120,9 @@ pub struct ModelSection {
     /// Most false alarm windows a day on normal time, over all streams together, above 0; 1 by
     /// default: what an on-call engineer will still read.
     pub alarms_per_day: f64,
+    /// Whether windows are looked at before they are full, each second of event time; true by default: an
+    /// incident need not wait for the end of its window.
+    pub early_alarms: bool,
 }
 
 impl Default for ModelSection {
@@ -128,6 +131,7 @@ impl Default for ModelSection {
             dir: "model".into(),
             learn: None,
             alarms_per_day: 1.0,
+            early_alarms: true,
         }
     }
 }

@@ -33,8 +33,9 @@ use crate::{
     },
 };
 
-/// What raised the alarms that a window's score explains: its lines, or that there were none.
-const PROVABLE: [&str; 2] = ["window", "silence"];
+/// What raised the alarms that a window's score explains: its lines, those so far, or that there were
+/// none.
+const PROVABLE: [&str; 3] = ["window", "early", "silence"];
 
 /// The alarm is not proved; the report says why.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -130,13 +131,16 @@ fn prove(config: &Config, args: &EvidenceArgs, kept: Kept) -> anyhow::Result<Evi
         mutes,
         ..
     } = kept;
-    let mut records = Records::new(&alarm, args.lines);
+    // Until its window is final, an early alarm has no row that says the same.
+    let row = row.filter(|row| alarm.early_at.is_none() || !row.provisional);
+    let row_ends = row.as_ref().and_then(|row| row.next_offset);
+    let mut records = Records::new(&alarm, row_ends, args.lines);
     let mut scored = None;
     match model {
         Some(model) => {
             let redactor = Arc::new(Redactor::new(&config.redaction)?);
             let mut shared = judges(&alarm, model, mutes, redactor)?;
-            let mut again = Rescoring::new(provenance(&alarm, state), &mut shared);
+            let mut again = Rescoring::new(provenance(&alarm, state, row.is_some()), &mut shared);
             records.read(&config.kafka, &mut |record| again.record(record))?;
             scored = again.finish();
         }
@@ -176,7 +180,7 @@ fn missing(kept: &Kept) -> Vec<String> {
     } else if kept.row.as_ref().is_some_and(|row| row.features.is_none()) {
         missing.push("the window's row in window_features is gone".to_owned());
     }
-    if !provenance(alarm, None).is_told_apart() {
+    if !provenance(alarm, None, true).is_told_apart() {
         missing.push(
             "services beyond the most that are told apart share this stream, and which they were \
              depends on all that came before"
@@ -202,10 +206,11 @@ fn judges(
     let detector = Detector::with_threshold(Arc::new(model), alarm.threshold);
     let mut shared = Shared::redacting(detector, redactor)?;
     shared.set_mutes(Arc::new(mutes));
+    shared.set_early_alarms(alarm.early_at.is_some());
     Ok(shared)
 }
 
-fn provenance(alarm: &StoredAlarm, state: Option<RecoveredStream>) -> Provenance {
+fn provenance(alarm: &StoredAlarm, state: Option<RecoveredStream>, full: bool) -> Provenance {
     Provenance {
         stream: alarm.stream_key(),
         bounds: alarm.bounds(),
@@ -214,5 +219,6 @@ fn provenance(alarm: &StoredAlarm, state: Option<RecoveredStream>) -> Provenance
         lateness_ms: alarm.lateness_ms,
         state: state.map(|state| state.continued_by(&alarm.model_checksum)),
         open: alarm.provisional,
+        early: alarm.early_at.is_some() && !full,
     }
 }

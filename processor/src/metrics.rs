@@ -27,6 +27,8 @@ pub struct PipelineMetrics {
     windows: Counter,
     lines: Counter,
     anomalies: Counter,
+    /// Alarms of windows that were not full yet.
+    pub(crate) early_alarms: Counter,
     muted: Counter,
     learning: Counter,
     capped: Counter,
@@ -70,6 +72,11 @@ impl PipelineMetrics {
             "anomalies",
             "Windows that are anomalies",
             self.anomalies.clone(),
+        );
+        registry.register(
+            "early_alarms",
+            "Alarms raised before their window was full",
+            self.early_alarms.clone(),
         );
         registry.register(
             "muted",

@@ -6,15 +6,22 @@
 //!                 └────────► Rejected ◄── late, future
 //! ```
 //!
+//! Beside it [`early`] looks at windows that are still open, each second of event time.
+//!
 //! `run` and `replay` drive the same code, so what they say of the same records is the same.
 //! Pure: no clock, no I/O; the caller carries steps to sinks and ledger.
 
+mod early;
+
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
+pub use early::PANE_MS;
+
+use self::early::EarlyWatch;
 use crate::{
     decode::{self, MaskError, Masker, RejectReason, Rejected, Template, TemplateDictionary},
-    event::{Deploy, EventTime, LogEvent, TopicPartition},
-    model::{Baseline, Detector, Mutes, ScoredWindow},
+    event::{Deploy, EventTime, LogEvent, NextOffset, TopicPartition},
+    model::{Baseline, Detector, EarlyAlarm, Mutes, ScoredWindow},
     redact::{RedactError, RedactionConfig, Redactor},
     source::RawRecord,
     window::{
@@ -47,6 +54,8 @@ pub enum Step<W> {
         /// Largest event time of the records before it.
         max_event_time_before: Option<EventTime>,
     },
+    /// A window that is still open is an alarm: told once, and it stands.
+    Early(W),
     /// A window closed. Those of one slot follow each other.
     Closed(W),
     /// The record told of a deploy; it may count as a line all the same.
@@ -82,6 +91,7 @@ impl<W> Step<W> {
                 offset,
                 max_event_time_before,
             },
+            Self::Early(window) => Step::Early(turn(window)),
             Self::Closed(window) => Step::Closed(turn(window)),
             Self::Deployed {
                 offset,
@@ -237,6 +247,7 @@ pub struct Shared {
     dictionary: TemplateDictionary,
     detector: Detector,
     redactor: Arc<Redactor>,
+    early_alarms: bool,
 }
 
 /// The shared part cannot be made.
@@ -272,6 +283,7 @@ impl Shared {
             dictionary: dictionary.redacting(Arc::clone(&redactor)),
             detector,
             redactor,
+            early_alarms: true,
         })
     }
 
@@ -290,6 +302,11 @@ impl Shared {
     /// Judges windows from now on with these mutes.
     pub fn set_mutes(&mut self, mutes: Arc<Mutes>) {
         self.detector.set_mutes(mutes);
+    }
+
+    /// Sets whether windows are looked at before they are full, which they are if nothing is said.
+    pub fn set_early_alarms(&mut self, on: bool) {
+        self.early_alarms = on;
     }
 
     /// Returns what is muted.
@@ -333,6 +350,7 @@ pub struct PartitionPipeline {
     intake: Intake,
     baselines: HashMap<Option<Arc<str>>, Baseline>,
     steps: Vec<Step<ClosedWindow>>,
+    early: EarlyWatch,
 }
 
 impl PartitionPipeline {
@@ -345,6 +363,7 @@ impl PartitionPipeline {
         baselines: Vec<(Option<Arc<str>>, Baseline)>,
     ) -> Self {
         Self {
+            early: EarlyWatch::new(start.max_event_time),
             intake: Intake::new(config, partition, start),
             baselines: baselines.into_iter().collect(),
             steps: Vec::new(),
@@ -370,9 +389,11 @@ impl PartitionPipeline {
         record: RawRecord<'_>,
         steps: &mut Vec<Step<ScoredWindow>>,
     ) {
+        let next = NextOffset::after(record.offset);
         self.intake
             .record(&mut shared.dictionary, record, &mut self.steps);
         self.score(shared, steps);
+        self.look_early(shared, next, steps);
     }
 
     /// Takes one event of a file.
@@ -386,6 +407,7 @@ impl PartitionPipeline {
         self.intake
             .event(&mut shared.dictionary, event, offset, &mut self.steps);
         self.score(shared, steps);
+        self.look_early(shared, NextOffset::after(offset), steps);
     }
 
     /// Closes what the watermark has passed already: after a restart, before the first record.
@@ -403,6 +425,7 @@ impl PartitionPipeline {
     ) {
         self.intake.close_idle(max_event_time, &mut self.steps);
         self.score(shared, steps);
+        self.early.pass(self.intake.windower().max_event_time());
     }
 
     /// Closes everything: the input has ended.
@@ -416,8 +439,11 @@ impl PartitionPipeline {
     pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
         let mut baselines = self.baselines.clone();
         let rows = self.intake.windower().open_rows().into_iter();
-        rows.map(|window| score_window(&mut baselines, shared, window))
-            .collect()
+        rows.map(|window| {
+            let early = self.early.alarm_of(&window);
+            score_window((&mut baselines, shared), window, early)
+        })
+        .collect()
     }
 
     /// Returns, per stream that writes nothing while all its records have been read, the row at which
@@ -461,7 +487,8 @@ impl PartitionPipeline {
         let detector = &mut shared.detector;
         let mut baseline = baseline.clone();
         for window in open {
-            detector.score(window, &mut baseline);
+            let early = self.early.alarm_of(&window);
+            detector.score_after(window, &mut baseline, early);
         }
         let windows = detector.silent_after(&baseline, SILENT_WINDOWS_MAX)?;
         if row(windows)?.bounds.end > time {
@@ -471,12 +498,35 @@ impl PartitionPipeline {
         rows.map(|row| detector.score(row, &mut baseline)).last()
     }
 
+    /// Looks at what is open, if the record before `next` passed the end of a pane.
+    #[inline]
+    fn look_early(
+        &mut self,
+        shared: &mut Shared,
+        next: NextOffset,
+        steps: &mut Vec<Step<ScoredWindow>>,
+    ) {
+        let windower = self.intake.windower();
+        if !self.early.is_due(windower.max_event_time()) {
+            return;
+        }
+        self.early.pass(windower.max_event_time());
+        if shared.early_alarms {
+            let open = (windower, &self.baselines);
+            let alarms = self.early.look(open, shared, next);
+            steps.extend(alarms.into_iter().map(Step::Early));
+        }
+    }
+
     fn score(&mut self, shared: &mut Shared, steps: &mut Vec<Step<ScoredWindow>>) {
         for mut step in self.steps.drain(..) {
             if let Step::Deployed { deploy, .. } = &mut step {
                 deploy.version = shared.redactor.text(&deploy.version).into_owned();
             }
-            steps.push(step.map(|window| score_window(&mut self.baselines, shared, window)));
+            steps.push(step.map(|window| {
+                let early = self.early.alarm_of(&window);
+                score_window((&mut self.baselines, shared), window, early)
+            }));
         }
         let windower = self.intake.windower();
         if self.baselines.len() > 2 * windower.stream_count() + BASELINES_SPARE {
@@ -487,16 +537,16 @@ impl PartitionPipeline {
 }
 
 fn score_window(
-    baselines: &mut HashMap<Option<Arc<str>>, Baseline>,
-    shared: &mut Shared,
+    (baselines, shared): (&mut HashMap<Option<Arc<str>>, Baseline>, &mut Shared),
     mut window: ClosedWindow,
+    early: Option<Arc<EarlyAlarm>>,
 ) -> ScoredWindow {
     let baseline = baselines.entry(window.stream.service.clone()).or_default();
     if window.first {
         *baseline = Baseline::default();
     }
     redact_samples(&shared.redactor, &mut window);
-    shared.detector.score(window, baseline)
+    shared.detector.score_after(window, baseline, early)
 }
 
 /// Makes the samples fit to be shown. Templates are so already, see [`TemplateDictionary`].

@@ -167,7 +167,9 @@ pub(crate) fn shared(
     );
     let detector = Detector::new(bundle, alarms_per_day, streams);
     let redactor = Redactor::new(&config.redaction)?;
-    Ok(Shared::redacting(detector, Arc::new(redactor))?)
+    let mut shared = Shared::redacting(detector, Arc::new(redactor))?;
+    shared.set_early_alarms(config.model.early_alarms);
+    Ok(shared)
 }
 
 /// Refuses a model made for windows of another length: its counts would mean something else.

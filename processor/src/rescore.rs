@@ -34,6 +34,8 @@ pub struct Provenance {
     pub state: Option<(StreamProgress, Baseline)>,
     /// It was scored while it was open.
     pub open: bool,
+    /// It was an alarm before it was full, and its records end where that was.
+    pub early: bool,
 }
 
 impl Provenance {
@@ -68,6 +70,7 @@ pub struct Rescoring<'a> {
     of: Provenance,
     steps: Vec<Step<ScoredWindow>>,
     scored: Option<ScoredWindow>,
+    early: Option<ScoredWindow>,
 }
 
 impl<'a> Rescoring<'a> {
@@ -99,6 +102,7 @@ impl<'a> Rescoring<'a> {
             of,
             steps: Vec::new(),
             scored: None,
+            early: None,
         }
     }
 
@@ -117,6 +121,9 @@ impl<'a> Rescoring<'a> {
     /// Ends reading; returns the window with its score, `None` if the records did not make one.
     #[must_use]
     pub fn finish(mut self) -> Option<ScoredWindow> {
+        if self.of.early {
+            return self.early;
+        }
         if self.of.open && self.of.span.is_none() {
             let time = self.of.bounds.end;
             let silent = self.pipeline.score_silence(self.shared, time, |_| false);
@@ -138,10 +145,10 @@ impl<'a> Rescoring<'a> {
 
     fn take_steps(&mut self) {
         for step in std::mem::take(&mut self.steps) {
-            if let Step::Closed(scored) = step
-                && self.is_it(&scored)
-            {
-                self.scored = Some(scored);
+            match step {
+                Step::Closed(scored) if self.is_it(&scored) => self.scored = Some(scored),
+                Step::Early(scored) if self.is_it(&scored) => self.early = Some(scored),
+                _ => {}
             }
         }
     }

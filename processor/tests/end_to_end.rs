@@ -175,12 +175,17 @@ impl Pipeline {
 
     /// Starts another processor.
     fn start(&mut self, further: &[&str]) -> Running {
+        self.start_on("in", further)
+    }
+
+    /// Starts another processor on a topic.
+    fn start_on(&mut self, topic: &str, further: &[&str]) -> Running {
         self.started += 1;
         let mut command = logguard(self.dir.path());
         command
             .arg("run")
             .args(["--kafka-brokers", &self.brokers])
-            .args(["--input-topic", &self.own("in")])
+            .args(["--input-topic", &self.own(topic)])
             .args(["--output-topic", &self.own("out")])
             .args(["--dead-letter-topic", &self.own("dlq")])
             .args(["--consumer-group", &self.own("group")])
@@ -341,4 +346,60 @@ async fn a_killed_processor_changes_nothing() {
     first.kill();
     pipeline.wait_for_the_end(&mut [&mut second]).await;
     pipeline.stop_and_compare(&mut [&mut second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_alarm_comes_before_its_window_is_full_and_stands() {
+    let Some(mut pipeline) = Pipeline::prepare("early").await else {
+        return;
+    };
+    // The same lines up to the record that brings an alarm, and the rest later.
+    let (next, window_start) = pipeline.oracle.first_early(0);
+    let lines = fs::read_to_string(pipeline.path("0.jsonl")).unwrap();
+    let lines: Vec<_> = lines.lines().map(str::to_owned).collect();
+    broker::create_topic(&pipeline.brokers, &pipeline.own("cut"), 1).await;
+    let produce = |pipeline: &Pipeline, part: &[String]| {
+        let file = pipeline.path("part.jsonl");
+        fs::write(&file, events::text(part)).unwrap();
+        broker::kcat(&pipeline.brokers, &pipeline.own("cut"), 0, &file);
+    };
+    produce(&pipeline, &lines[..next]);
+    let mut processor = pipeline.start_on("cut", &[]);
+    let told = "SELECT (to_jsonb(a) - 'stale')::text, r.provisional, r.is_anomaly, a.alarm_id
+                FROM alarms a JOIN anomaly_results r USING (window_start, window_end, stream)
+                WHERE a.kind = 'early' AND a.window_start = $1::text::timestamptz";
+    let wait = async |what: &str, provisional: bool, processor: &mut Running| {
+        pipeline
+            .wait_until(what, &mut [processor], async |it| {
+                let rows = it.client.query(told, &[&window_start]).await.unwrap();
+                let found = rows.iter().any(|row| row.get::<_, bool>(1) == provisional);
+                found.then_some(()).ok_or(format!("{} alarms", rows.len()))
+            })
+            .await;
+        let row = pipeline
+            .client
+            .query_one(told, &[&window_start])
+            .await
+            .unwrap();
+        (
+            row.get::<_, String>(0),
+            row.get::<_, i32>(2),
+            row.get::<_, String>(3),
+        )
+    };
+    let (alarm, _, alarm_id) = wait("the alarm", true, &mut processor).await;
+    produce(&pipeline, &lines[next..]);
+    let (stands, is_anomaly, _) = wait("its final row", false, &mut processor).await;
+    assert_eq!((stands, is_anomaly), (alarm, 1));
+    processor.terminate();
+    processor.ends_well(STOPS_WITHIN).await;
+    let file = fs::read_to_string(pipeline.path("anomalies.log")).unwrap();
+    let its: Vec<_> = file
+        .lines()
+        .filter(|line| line.contains(&alarm_id))
+        .collect();
+    assert!(
+        matches!(its[..], [line] if line.contains(" | Early: ")),
+        "{its:?}"
+    );
 }

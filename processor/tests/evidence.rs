@@ -575,9 +575,9 @@ async fn a_template_is_adopted_and_forgotten_by_hand() {
             .map(|it| serde_json::from_str(it).unwrap())
             .collect()
     };
-    let listed = list(&world);
+    let mut listed = list(&world);
+    listed.retain(|it| it["text"].as_str().unwrap().contains("Kernel panic"));
     assert_eq!(listed.len(), 1, "{listed:?}");
-    assert!(listed[0]["text"].as_str().unwrap().contains("Kernel panic"));
     assert_eq!(
         (&listed[0]["adopted"], &listed[0]["windows"]),
         (&Value::Null, &1.into())

@@ -107,11 +107,14 @@ fn rescored(
         lateness_ms: window.lateness_ms,
         state,
         open: window.final_by == FinalBy::Open,
+        early: false,
     };
     let mut again = Rescoring::new(provenance, shared);
     let mut lines = 0;
     if let Some(span) = window.span {
-        for offset in span.first..span.next.0 {
+        // An early alarm may come with a record of another stream, after the window's last one.
+        let next = scored.early.as_ref().map_or(span.next, |early| early.next);
+        for offset in span.first..span.next.max(next).0 {
             let payload = &log[usize::try_from(offset).unwrap()];
             lines += usize::from(again.record(record(offset, payload)).is_some());
         }
@@ -183,6 +186,7 @@ fn services_that_share_a_stream_are_not_told_apart() {
         lateness_ms: 0,
         state: None,
         open: false,
+        early: false,
     };
     assert!(provenance("auth").is_told_apart());
     assert!(!provenance(OTHER_SERVICES).is_told_apart());

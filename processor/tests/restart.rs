@@ -15,11 +15,12 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use chrono::DateTime;
 use logguard::{
     event::{EventTime, NextOffset},
     model::{Bundle, Detector, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
-    sink::{results::result_message, store::StreamState},
+    sink::{alarm_file::format_alarm, results::result_message, store::StreamState},
     source::{CommitMetadata, IdleMark, PartitionLedger},
     window::{GroupBy, Recovered, StreamProgress, WindowConfig},
 };
@@ -47,6 +48,15 @@ fn shared(bundle: &Arc<Bundle>) -> Shared {
 /// What a final row says, as the results topic has it, and where its score comes from.
 type Rows = BTreeMap<String, String>;
 
+/// What must be the same however often a partition died.
+#[derive(Debug, Default, PartialEq)]
+struct Outcome {
+    rows: Rows,
+    /// Alarms that came before their window was full, as their file and table have them.
+    alarms: Rows,
+    letters: BTreeSet<i64>,
+}
+
 fn key(scored: &ScoredWindow) -> String {
     let window = &scored.window;
     format!(
@@ -62,7 +72,13 @@ fn text(scored: &ScoredWindow) -> String {
     format!("{message} {previous:?} {before:?}")
 }
 
-fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows, BTreeSet<i64>) {
+fn alarm_text(scored: &ScoredWindow) -> String {
+    let early = scored.early.as_ref().unwrap();
+    let now = DateTime::from_timestamp(0, 0).unwrap();
+    format!("{early:?} {}", format_alarm(scored, false, now))
+}
+
+fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> Outcome {
     let mut shared = shared(bundle);
     let mut pipeline = PartitionPipeline::new(
         config(group_by),
@@ -70,29 +86,45 @@ fn undisturbed(bundle: &Arc<Bundle>, group_by: GroupBy, log: &[String]) -> (Rows
         Recovered::default(),
         Vec::new(),
     );
-    let (mut rows, mut letters, mut steps) = (Rows::new(), BTreeSet::new(), Vec::new());
+    let (mut outcome, mut steps) = (Outcome::default(), Vec::new());
     for (offset, payload) in (0..).zip(log) {
         pipeline.record(&mut shared, record(offset, payload), &mut steps);
         for step in steps.drain(..) {
             match step {
                 Step::Opened { .. } | Step::Deployed { .. } => {}
+                Step::Early(scored) => {
+                    let before = outcome.alarms.insert(key(&scored), alarm_text(&scored));
+                    assert_eq!(before, None, "an alarm raised twice");
+                }
                 Step::Closed(scored) => {
-                    let before = rows.insert(key(&scored), text(&scored));
+                    said_the_same(&outcome.alarms, &scored);
+                    let before = outcome.rows.insert(key(&scored), text(&scored));
                     assert_eq!(before, None, "a window closed twice");
                 }
                 Step::Rejected { offset, .. } => {
-                    letters.insert(offset);
+                    outcome.letters.insert(offset);
                 }
             }
         }
     }
-    (rows, letters)
+    outcome
+}
+
+/// A final row stands by the alarm that told of its window, and says the same of it.
+fn said_the_same(alarms: &Rows, scored: &ScoredWindow) {
+    let told = alarms.get(&key(scored));
+    assert_eq!(told.is_some(), scored.early.is_some());
+    if let Some(early) = &scored.early {
+        assert_eq!(told, Some(&alarm_text(scored)));
+        assert!(scored.verdict.is_anomaly && scored.verdict.severity >= early.severity);
+    }
 }
 
 /// What outlives a kill.
 #[derive(Default)]
 struct Durable {
     rows: Rows,
+    alarms: Rows,
     /// Newest state per stream: (window start, state as JSON), in the order they were written.
     states: Vec<(Option<Arc<str>>, EventTime, String)>,
     letters: BTreeSet<i64>,
@@ -104,6 +136,7 @@ struct Durable {
 /// Something on its way to being durable.
 enum Job {
     Row(Box<ScoredWindow>),
+    Alarm(Box<ScoredWindow>),
     Letter(i64),
 }
 
@@ -246,6 +279,7 @@ impl Life {
                     self.hand_over(Job::Letter(offset));
                 }
                 Step::Deployed { .. } => panic!("no line here tells of a deploy"),
+                Step::Early(scored) => self.hand_over(Job::Alarm(Box::new(scored))),
                 Step::Closed(scored) => {
                     *slots.entry(scored.window.slot).or_default() += 1;
                     self.hand_over(Job::Row(Box::new(scored)));
@@ -266,6 +300,14 @@ impl Life {
                 if acked {
                     self.ledger.letter_acked(offset);
                 }
+            }
+            Some(Job::Alarm(scored)) => {
+                let alarm = alarm_text(&scored);
+                let before = durable.alarms.insert(key(&scored), alarm.clone());
+                assert!(
+                    before.is_none_or(|before| before == alarm),
+                    "an alarm changed: {alarm}"
+                );
             }
             Some(Job::Row(scored)) => {
                 let window = &scored.window;
@@ -324,7 +366,7 @@ fn disturbed(
     group_by: GroupBy,
     log: &[String],
     fates: &[Fate],
-) -> (Rows, BTreeSet<i64>, u64) {
+) -> (Outcome, u64) {
     let mut durable = Durable::default();
     let mut life = Life::begin(bundle, group_by, &durable);
     for fate in fates {
@@ -363,7 +405,12 @@ fn disturbed(
     }
     let open = life.pipeline.windower().open_rows().into_iter();
     let open = open.map(|row| u64::from(row.content.lines())).sum();
-    (durable.rows, durable.letters, open)
+    let outcome = Outcome {
+        rows: durable.rows,
+        alarms: durable.alarms,
+        letters: durable.letters,
+    };
+    (outcome, open)
 }
 
 static BUNDLE: LazyLock<Arc<Bundle>> = LazyLock::new(|| bundle(config(GroupBy::Partition)));
@@ -378,13 +425,12 @@ proptest! {
         by_service: bool,
     ) {
         let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
-        let (rows, letters) = undisturbed(&BUNDLE, group_by, &log);
-        let (rows_after, letters_after, _) = disturbed(&BUNDLE, group_by, &log, &fates);
-        for (key, row) in &rows {
-            prop_assert_eq!(rows_after.get(key), Some(row), "row {}", key);
+        let before = undisturbed(&BUNDLE, group_by, &log);
+        let (after, _) = disturbed(&BUNDLE, group_by, &log, &fates);
+        for (key, row) in &before.rows {
+            prop_assert_eq!(after.rows.get(key), Some(row), "row {}", key);
         }
-        prop_assert_eq!(rows_after.len(), rows.len());
-        prop_assert_eq!(letters_after, letters);
+        prop_assert_eq!(after, before);
     }
 }
 
@@ -400,14 +446,15 @@ proptest! {
         by_service: bool,
     ) {
         let group_by = if by_service { GroupBy::Service } else { GroupBy::Partition };
-        let (rows, letters, open) = disturbed(&BUNDLE, group_by, &log, &fates);
-        let counted: u64 = rows
+        let (outcome, open) = disturbed(&BUNDLE, group_by, &log, &fates);
+        let counted: u64 = outcome
+            .rows
             .values()
             // The message comes first, then what else the row says.
             .map(|row| serde_json::Deserializer::from_str(row).into_iter().next().unwrap())
             .map(|row: serde_json::Result<serde_json::Value>| row.unwrap())
             .map(|row| row["log_count"].as_u64().unwrap())
             .sum();
-        prop_assert_eq!(counted + letters.len() as u64 + open, log.len() as u64);
+        prop_assert_eq!(counted + outcome.letters.len() as u64 + open, log.len() as u64);
     }
 }

@@ -43,7 +43,7 @@ fn fields_stand_in_the_order_of_the_contract() {
     let alarm = sink::alarm_id(&job.scored);
     assert!(
         after.ends_with(&format!(
-            r#""features":{{{features}}},"alarm_id":"{alarm}"}}"#
+            r#""features":{{{features}}},"alarm_id":"{alarm}","early":null}}"#
         )),
         "{after}"
     );

@@ -20,7 +20,7 @@ fn store_config(database: &TestDatabase) -> StoreConfig {
     }
 }
 
-const MIGRATIONS: [&str; 16] = [
+const MIGRATIONS: [&str; 17] = [
     "V1__anomaly_results",
     "V2__owner",
     "V3__log_events",
@@ -34,6 +34,7 @@ const MIGRATIONS: [&str; 16] = [
     "V11__pipeline_health",
     "V12__view_indices",
     "V13__views",
+    "V14__early_alarms",
     "V15__template_decisions",
     "V16__learning",
     "V17__retention",

@@ -87,6 +87,7 @@ async fn a_window_becomes_a_row() {
     assert_eq!(
         row,
         serde_json::json!({
+            "early": null,
             "timestamp": "2025-12-27T10:30:30+00:00",
             "window_start": "2025-12-27T10:30:00+00:00",
             "window_end": "2025-12-27T10:30:30+00:00",

@@ -322,6 +322,7 @@ async fn an_alarm_is_kept_with_what_proves_it() {
         found[0],
         json!({
             "alarm_id": alarm_id(&alarm.scored),
+            "early_at": null,
             "window_start": "2025-12-27T10:30:00+00:00",
             "window_end": "2025-12-27T10:30:30+00:00",
             "stream": "log-events/0", "topic": "log-events", "partition": 0, "service": null,

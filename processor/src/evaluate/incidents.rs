@@ -16,8 +16,8 @@ pub struct Incidents {
     pub found: u64,
     /// Share that was found.
     pub recall: Option<f64>,
-    /// Median time from the first anomalous line to the end of the first window that alarmed, in
-    /// seconds, over those found.
+    /// Median time from the first anomalous line to the first alarm, early or at the end of its
+    /// window, in seconds, over those found.
     pub median_s: Option<f64>,
     /// 95 of 100 were told of within so many seconds.
     pub p95_s: Option<f64>,
@@ -60,7 +60,7 @@ pub(super) fn incidents(windows: &[Kept]) -> Vec<Incident> {
             told: run
                 .iter()
                 .find(|window| window.alarmed)
-                .map(|window| window.end),
+                .map(|window| window.told),
         })
         .collect()
 }

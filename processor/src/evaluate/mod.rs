@@ -67,6 +67,8 @@ pub struct EvaluatedWindow<'a> {
     pub alarmed: bool,
     /// The larger, the stranger; windows are ranked by it. NaN ranks lowest.
     pub severity: f64,
+    /// When an alarm told of it before it was full, if one did.
+    pub early: Option<EventTime>,
     /// When the first line labelled anomalous was written; the window's start if it is not known.
     pub first_anomalous: Option<EventTime>,
     /// The window itself, to be shown if it is among the worst.
@@ -84,6 +86,7 @@ impl<'a> From<&'a ScoredWindow> for EvaluatedWindow<'a> {
             anomalous: u64::from(content.anomalous),
             alarmed: scored.verdict.is_anomaly,
             severity: scored.verdict.severity,
+            early: scored.early.as_ref().map(|alarm| alarm.at),
             first_anomalous: content.first_anomalous.as_ref().map(|line| line.time),
             scored: Some(scored),
         }
@@ -119,6 +122,8 @@ impl RunTotals {
 struct Kept {
     start: EventTime,
     end: EventTime,
+    /// When its alarm told of it, if it alarmed: early, or at its end.
+    told: EventTime,
     /// When the first anomalous line was written.
     first_line: EventTime,
     severity: f64,
@@ -186,6 +191,9 @@ impl Evaluation {
         self.windows.push(Kept {
             start: window.bounds.start,
             end: window.bounds.end,
+            told: window.early.map_or(window.bounds.end, |early| {
+                early.clamp(window.bounds.start, window.bounds.end)
+            }),
             first_line: window.first_anomalous.unwrap_or(window.bounds.start),
             severity: window.severity,
             stream,

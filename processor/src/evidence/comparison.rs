@@ -4,10 +4,14 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    event::Level,
+    event::EventTime,
     features::COLUMNS,
     model::ScoredWindow,
-    sink::store::{StoredAlarm, StoredScore},
+    sink::{
+        Told,
+        results::early_field,
+        store::{StoredAlarm, StoredScore},
+    },
 };
 
 /// Something that is not the same.
@@ -35,39 +39,43 @@ impl Comparison {
     #[must_use]
     pub fn of(alarm: &StoredAlarm, row: Option<&StoredScore>, scored: &ScoredWindow) -> Self {
         let mut comparison = Self::default();
-        let verdict = &scored.verdict;
-        let content = &scored.window.content;
+        let told = Told::of(scored);
         let explanation = json!(scored.explanation);
-        let samples: Vec<&str> = content.samples.iter().map(|sample| &**sample).collect();
+        let samples: Vec<&str> = told.samples.iter().map(|sample| &**sample).collect();
         for (field, stored, again) in [
             (
                 "anomaly_score",
                 json!(alarm.anomaly_score),
-                json!(verdict.anomaly_score),
+                json!(told.anomaly_score),
             ),
-            ("severity", json!(alarm.severity), json!(verdict.severity)),
+            ("severity", json!(alarm.severity), json!(told.severity)),
             ("threshold", json!(alarm.threshold), json!(scored.threshold)),
-            ("log_count", json!(alarm.log_count), json!(content.lines())),
+            ("log_count", json!(alarm.log_count), json!(told.log_count)),
             (
                 "error_count",
                 json!(alarm.error_count),
-                json!(content.level(Level::Error)),
+                json!(told.error_count),
             ),
             (
                 "critical_count",
                 json!(alarm.critical_count),
-                json!(content.critical()),
+                json!(told.critical_count),
             ),
             (
                 "reasons",
                 json!(alarm.reasons),
-                json!(scored.explanation.reasons),
+                json!(told.explanation.reasons),
             ),
             ("samples", json!(alarm.samples), json!(samples)),
             (
                 "explanation",
                 alarm.explanation.clone(),
-                explanation.clone(),
+                json!(told.explanation),
+            ),
+            (
+                "early_at",
+                json!(alarm.early_at.map(EventTime::from)),
+                json!(told.early_at),
             ),
         ] {
             comparison.add(&format!("alarms.{field}"), stored, again);
@@ -103,6 +111,11 @@ impl Comparison {
                 json!(verdict.cluster_label),
             ),
             ("explanation", row.explanation.clone(), explanation),
+            (
+                "early",
+                row.early.clone().unwrap_or_default(),
+                json!(early_field(scored)),
+            ),
             (
                 "model_checksum",
                 json!(row.model_checksum),

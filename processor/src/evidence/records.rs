@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use crate::{
-    event::{OffsetSpan, TopicPartition},
+    event::{NextOffset, OffsetSpan, TopicPartition},
     rescore::Line,
     sink::store::StoredAlarm,
     source::{KafkaConfig, RawRecord, SourceError, TopicEvent, TopicReader},
@@ -48,10 +48,15 @@ impl From<Line> for ShownLine {
 }
 
 impl Records {
-    pub(super) fn new(alarm: &StoredAlarm, lines_max: usize) -> Self {
+    /// Returns the records of an alarm, and of its row if that ends after it.
+    pub(super) fn new(alarm: &StoredAlarm, row_ends: Option<i64>, lines_max: usize) -> Self {
+        let mut span = alarm.span();
+        if let (Some(span), Some(row_ends)) = (&mut span, row_ends) {
+            span.next = span.next.max(NextOffset(row_ends));
+        }
         Self {
             partition: alarm.stream_key().partition,
-            span: alarm.span(),
+            span,
             lines_max,
             counted: u64::try_from(alarm.log_count).unwrap_or(0),
             lines: Vec::new(),

@@ -314,23 +314,36 @@ impl Adoption {
             if pair.fact.training_lines > 0 {
                 continue;
             }
-            let known = self.adopted.iter().find(|known| {
-                known.template == pair.template
-                    && known.critical >= critical(place)
-                    && !known.is_gone(start_ms)
-            });
-            let Some(known) = known else {
+            let Some(known) = self.find(pair.template, critical(place), start_ms) else {
                 unseen.new.push(place);
                 continue;
             };
             unseen.adopted.push(place);
-            let draws = self.draws.saturating_sub(known.draws_before);
             pair.fact.adopted = true;
             pair.fact.training_lines = known.lines;
-            pair.fact.surprisal = -share(u64::from(known.windows), draws).ln();
-            pair.fact.share = share(known.lines, known.service_lines);
+            (pair.fact.surprisal, pair.fact.share) = self.facts(known);
         }
         unseen
+    }
+
+    /// Returns surprisal and share of a template that training had not, if it is adopted.
+    pub(super) fn adopted(&self, template: u64, critical: bool, at_ms: i64) -> Option<(f64, f64)> {
+        let known = self.find(template, critical, at_ms)?;
+        Some(self.facts(known))
+    }
+
+    fn find(&self, template: u64, critical: bool, at_ms: i64) -> Option<&Recurring> {
+        self.adopted.iter().find(|known| {
+            known.template == template && known.critical >= critical && !known.is_gone(at_ms)
+        })
+    }
+
+    fn facts(&self, known: &Recurring) -> (f64, f64) {
+        let draws = self.draws.saturating_sub(known.draws_before);
+        (
+            -share(u64::from(known.windows), draws).ln(),
+            share(known.lines, known.service_lines),
+        )
     }
 
     /// Ends a run of alarms: nothing came for long.

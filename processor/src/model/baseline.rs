@@ -21,6 +21,11 @@ const MEMORY_WINDOWS: u32 = 120;
 const RECENT_WINDOWS: u32 = 10;
 /// Windows after which a lasting change of volume is taken for the new level: 2 h at 30 s.
 pub const LEVEL_SHIFT_WINDOWS: u32 = 240;
+/// Deviations above the mean that a usual window stays below.
+const UPPER_DEVIATIONS: f64 = 3.0;
+/// Largest squared relative spread that says how many lines are usual: a stream that has one line an hour
+/// has none.
+const SPREAD_MAX: f64 = 4.0;
 /// One window moves the baseline by at most this many deviations: an incident is not a habit.
 const DEVIATIONS_MAX: f64 = 4.0;
 
@@ -36,6 +41,8 @@ pub struct Baseline {
     variance: f64,
     /// Lines a window over the last minutes.
     recent: f64,
+    /// Pairs of service and template a window, recent mean; 0 while that is not known.
+    pairs: f64,
     /// Recent squared deviations of template counts, observed and expected.
     clump_observed: f64,
     clump_expected: f64,
@@ -62,6 +69,8 @@ pub struct Baseline {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaselineStep {
     pub(super) lines: f64,
+    /// Distinct pairs of service and template.
+    pub(super) pairs: f64,
     /// Start and length of the window in ms.
     pub(super) time: (i64, i64),
     /// What is usual at that hour.
@@ -118,10 +127,7 @@ impl Baseline {
         let lines = lines / clump;
         let spread = self.volume_spread(clump) + level_variation;
         let unlikely = |mean: f64, seen: f64| {
-            let (low, high) = match hour.filter(|_| seen > 0.0) {
-                Some(hour) => ((hour.near.0 / seen).min(1.0), (hour.near.1 / seen).max(1.0)),
-                None => (1.0, 1.0),
-            };
+            let (low, high) = (fall(hour, seen), rise(hour, seen));
             let model = |level: f64| CountModel::with_size(level * mean / clump, 1.0 / spread);
             let ln_p = model(high).ln_upper(lines).min(model(low).ln_lower(lines));
             (-ln_p - std::f64::consts::LN_2).max(0.0)
@@ -144,6 +150,54 @@ impl Baseline {
 
     fn recent_weight(&self) -> f64 {
         1.0 / f64::from(self.windows.saturating_add(1).min(RECENT_WINDOWS))
+    }
+
+    /// Returns -ln p of so many lines or more, as far as there are more than usual: never weaker for more
+    /// lines.
+    pub(super) fn volume_above(
+        &self,
+        lines: f64,
+        level_variation: f64,
+        hour: Option<&Hour>,
+    ) -> f64 {
+        let seen = self.daily.seen;
+        let mean = rise(hour, seen.0) * self.mean;
+        let recent = rise(hour, seen.1) * self.recent;
+        if lines <= mean.max(recent) {
+            return 0.0;
+        }
+        let clump = self.clump();
+        let spread = self.volume_spread(clump) + level_variation;
+        let unlikely = |mean: f64| {
+            let model = CountModel::with_size(mean / clump, 1.0 / spread);
+            (-model.ln_upper(lines / clump) - std::f64::consts::LN_2).max(0.0)
+        };
+        unlikely(mean).min(unlikely(recent))
+    }
+
+    /// Returns how many lines a window has at most, but for one in hundreds. A cold stream is taken to be
+    /// as loud as training, where `training` lines a window came, if it is not louder.
+    pub(super) fn upper_lines(
+        &self,
+        training: f64,
+        level_variation: f64,
+        hour: Option<&Hour>,
+    ) -> f64 {
+        let clump = self.clump();
+        let seen = self.daily.seen;
+        let mut mean = (rise(hour, seen.0) * self.mean).max(rise(hour, seen.1) * self.recent);
+        if self.is_cold() {
+            mean = mean.max(training);
+        }
+        let mean = mean / clump;
+        let spread = self.volume_spread(clump).min(SPREAD_MAX) + level_variation;
+        clump * (mean + UPPER_DEVIATIONS * (mean + mean * mean * spread).sqrt())
+    }
+
+    /// Returns how many distinct pairs of service and template a window has at most, but for one in
+    /// hundreds; `None` while that is not known.
+    pub(super) fn upper_pairs(&self) -> Option<f64> {
+        (self.pairs > 0.0).then(|| self.pairs + UPPER_DEVIATIONS * self.pairs.sqrt())
     }
 
     /// Returns ln of the chance that a window is empty, as far as lines are independent.
@@ -214,6 +268,7 @@ impl Baseline {
         self.daily.seen.0 = faded(self.daily.seen.0, level, weight);
         self.daily.learn(step.time, step.lines, step.hour.as_ref());
         self.variance = (1.0 - weight) * (self.variance + weight * deviation * deviation);
+        self.pairs += weight * (step.pairs - self.pairs);
         let (mut observed, expected) = step.clump;
         if !cold {
             observed = observed.min(DEVIATIONS_MAX * DEVIATIONS_MAX * self.clump() * expected);
@@ -233,6 +288,18 @@ fn faded(mean: f64, level: f64, weight: f64) -> f64 {
     }
 }
 
+/// Returns by what factor an hour may be quieter than what was `seen` of late.
+fn fall(hour: Option<&Hour>, seen: f64) -> f64 {
+    let hour = hour.filter(|_| seen > 0.0);
+    hour.map_or(1.0, |hour| (hour.near.0 / seen).min(1.0))
+}
+
+/// Returns by what factor an hour may be louder than what was `seen` of late.
+fn rise(hour: Option<&Hour>, seen: f64) -> f64 {
+    let hour = hour.filter(|_| seen > 0.0);
+    hour.map_or(1.0, |hour| (hour.near.1 / seen).max(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +307,7 @@ mod tests {
     fn quiet(lines: f64) -> BaselineStep {
         BaselineStep {
             lines,
+            pairs: 3.0,
             time: (0, 30_000),
             hour: None,
             clump: (lines, lines),

@@ -234,6 +234,7 @@ impl Chain<'_> {
         });
         baseline.step(BaselineStep {
             lines: f64::from(observed.lines()),
+            pairs: draws(observed.pairs.len()),
             time,
             hour: trailing.hour,
             clump: signals.clump,

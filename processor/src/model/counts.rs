@@ -10,6 +10,8 @@ const BETA_MIN: f64 = 1e-12;
 /// Most terms of the series; each is smaller than the one before by at least [`RATIO_MAX`].
 const TERMS_MAX: u32 = 400;
 const RATIO_MAX: f64 = 0.9999;
+/// Terms of a bound.
+const BOUND_TERMS: u32 = 8;
 /// Counts and means are kept in this range, where the functions are known to behave.
 const MEAN_RANGE: (f64, f64) = (1e-9, 1e12);
 
@@ -47,6 +49,30 @@ impl CountModel {
             return upper.clamp(BETA_MIN, 1.0).ln();
         }
         self.ln_series(count, probability)
+    }
+
+    /// Returns a bound that ln P(X >= count) does not fall below, much cheaper and close where it matters,
+    /// far above the mean.
+    pub(super) fn ln_upper_least(&self, count: f64) -> f64 {
+        if count <= 0.0 {
+            return 0.0;
+        }
+        // So many as the mean or more are no likelier than fewer or more, and below it few terms say nothing.
+        let count = count.max(self.mean).min(MEAN_RANGE.1).ceil();
+        let probability = self.mean / (self.mean + self.size);
+        let (mut term, mut sum, mut at) = (1.0, 1.0, count);
+        for _ in 0..BOUND_TERMS {
+            term *= (at + self.size) / (at + 1.0) * probability;
+            sum += term;
+            at += 1.0;
+        }
+        (self.ln_mass(count, probability) + sum.ln()).min(0.0)
+    }
+
+    /// Returns ln P(X >= 1).
+    pub(super) fn ln_any(&self) -> f64 {
+        let ln_none = -self.size * (self.mean / self.size).ln_1p();
+        (-ln_none.exp_m1()).max(f64::MIN_POSITIVE).ln()
     }
 
     /// Returns ln P(X <= count).
@@ -108,6 +134,29 @@ mod tests {
             geometric.ln_upper(2_000.0),
             -2_000.0 * std::f64::consts::LN_2,
         );
+    }
+
+    #[test]
+    fn the_cheap_bound_is_one() {
+        for mean in [1e-6, 0.01, 0.7, 5.0, 300.0, 1e5] {
+            for factor in [1.0, 1.5, 40.0, 1e4] {
+                let model = CountModel::with_factor(mean, factor);
+                close(model.ln_any(), model.ln_upper(1.0));
+                for count in [0.4, 1.0, 2.0, 3.7, 10.0, 57.0, 400.0, 3e4] {
+                    let (bound, exact) = (model.ln_upper_least(count), model.ln_upper(count));
+                    assert!(
+                        bound <= exact + 1e-6 * exact.abs() + 1e-6,
+                        "{mean} {factor} {count}"
+                    );
+                    if factor < 2.0 && count > 3.0 * mean && count > 3.0 {
+                        assert!(
+                            bound > exact - 0.5,
+                            "{mean} {factor} {count}: {bound} {exact}"
+                        );
+                    }
+                }
+            }
+        }
     }
 
     #[test]

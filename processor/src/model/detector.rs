@@ -9,17 +9,19 @@ use super::{
     baseline::BaselineStep,
     calibration::{Evidence, Kind},
     drift::Excess,
+    early::{EarlyAlarm, OpenWatch, Sight, early_signals},
     explain::{Explanation, Findings, adoption, explain},
     mute::{Aside, Mutes, Pattern, reason},
     pattern::{Rest, pattern},
     profile::{Facts, TextCache},
-    signals::{Signals, TrailingFindings, signals, signals_without},
+    signals::{Signals, TrailingFindings, draws, signals, signals_without},
     silence::Silence,
     youth::{Caution, Judged as JudgedWindow},
 };
 use crate::{
+    event::{EventTime, Level, NextOffset},
     features::{FeatureRow, Observed, observe, row},
-    window::{ClosedWindow, TemplateCount},
+    window::{ClosedWindow, TemplateCount, WindowContent},
 };
 
 /// Texts of unseen templates kept, so that a release does not cost a tokenisation per window.
@@ -111,6 +113,17 @@ impl Detector {
 
     /// Scores the stream's next window and moves its baseline on.
     pub fn score(&mut self, window: ClosedWindow, baseline: &mut Baseline) -> ScoredWindow {
+        self.score_after(window, baseline, None)
+    }
+
+    /// Scores the stream's next window, of which an alarm may have told before it was full, and moves its
+    /// baseline on. Such an alarm stands.
+    pub fn score_after(
+        &mut self,
+        window: ClosedWindow,
+        baseline: &mut Baseline,
+        early: Option<Arc<EarlyAlarm>>,
+    ) -> ScoredWindow {
         let content = &self.bundle.content;
         let mut facts = Facts {
             profile: &content.profile,
@@ -141,10 +154,11 @@ impl Detector {
             pairs: &pairs,
             features: &features,
             signals: &all,
-            trailing: &trailing,
+            trailing: Some(&trailing),
             baseline,
         };
         let judged = self.judge_unmuted(&unseen, silent, &scene);
+        let judged = judged.upholding(early.as_deref());
         judged.note_told(&all, &observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if window.gap {
@@ -163,6 +177,7 @@ impl Detector {
             explanation.reasons.extend(adoptions);
             verdict.level_shift = baseline.step(BaselineStep {
                 lines: f64::from(observed.lines()),
+                pairs: draws(observed.pairs.len()),
                 time,
                 hour: trailing.hour,
                 clump: all.clump,
@@ -178,7 +193,107 @@ impl Detector {
             model_checksum: Arc::clone(self.bundle.checksum()),
             threshold: self.threshold,
             window,
+            early,
         }
+    }
+
+    /// Returns a watch for the stream's next window, which starts at `start`, while it is open.
+    #[must_use]
+    pub fn watch(&self, baseline: &Baseline, start: EventTime) -> OpenWatch {
+        OpenWatch::new(baseline, &self.bundle.content.profile, start.as_millis())
+    }
+
+    /// Takes in what is new in the stream's next window, which starts at `start`; returns whether it is
+    /// worth [`Self::judge_early`].
+    pub fn look(
+        &mut self,
+        watch: &mut OpenWatch,
+        (content, start): (&WindowContent, EventTime),
+        baseline: &Baseline,
+    ) -> bool {
+        let bundle = &self.bundle.content;
+        let mut sight = Sight {
+            facts: Facts {
+                profile: &bundle.profile,
+                unseen: &mut self.unseen,
+            },
+            calibration: &bundle.calibration,
+            baseline,
+            start_ms: start.as_millis(),
+            ln_threshold: self.ln_threshold,
+        };
+        watch.is_worth_judging(content, &mut sight)
+    }
+
+    /// Judges the stream's next window as far as it is there, on evidence that a fuller one does not take
+    /// back; returns it if that is an alarm. `raised` is the largest event time and one past the last
+    /// record read.
+    pub fn judge_early(
+        &mut self,
+        window: ClosedWindow,
+        baseline: &Baseline,
+        raised: (EventTime, NextOffset),
+    ) -> Option<ScoredWindow> {
+        let content = &self.bundle.content;
+        let mut facts = Facts {
+            profile: &content.profile,
+            unseen: &mut self.unseen,
+        };
+        let (mut observed, pairs) = observe(&window.content, &mut facts);
+        let start_ms = window.bounds.start.as_millis();
+        let critical = |place: usize| pairs[place].level.is_critical();
+        let mut after = baseline.clone();
+        let decided = self.mutes.decided(&window.stream, window.bounds.start);
+        after.adoption.decide(&decided, start_ms);
+        let unseen = after.adoption.apply(&mut observed, critical, start_ms);
+        after.observe(&observed, window.bounds.end.as_millis() - start_ms);
+        let features = row(&observed, &after.trailing);
+        let hour = baseline.hour(content.profile.rhythm.as_ref(), start_ms);
+        let all = early_signals(&content.profile, &observed, baseline, hour.as_ref());
+        let scene = Scene {
+            window: &window,
+            observed: &observed,
+            pairs: &pairs,
+            features: &features,
+            signals: &all,
+            trailing: None,
+            baseline,
+        };
+        let Judged {
+            mut verdict,
+            explanation,
+            ln_p_rest,
+            ..
+        } = self.judge_unmuted(&unseen, None, &scene);
+        if let Some(caution) = self.caution.filter(|it| it.holds(&baseline.youth)) {
+            verdict.learning = true;
+            verdict.is_anomaly &= !caution.holds_back(&baseline.youth, start_ms);
+        }
+        let early = verdict.is_anomaly.then(|| {
+            let (at, next) = raised;
+            Arc::new(EarlyAlarm {
+                at,
+                next,
+                anomaly_score: verdict.anomaly_score,
+                severity: verdict.severity,
+                log_count: window.content.lines(),
+                error_count: window.content.level(Level::Error),
+                critical_count: window.content.critical(),
+                explanation: explanation.clone(),
+                samples: window.content.samples.clone(),
+                ln_p_rest,
+            })
+        })?;
+        Some(ScoredWindow {
+            features,
+            verdict,
+            explanation,
+            baseline: after,
+            model_checksum: Arc::clone(self.bundle.checksum()),
+            threshold: self.threshold,
+            window,
+            early: Some(early),
+        })
     }
 
     /// Judges a window without what is muted in its stream, and says why.
@@ -314,11 +429,14 @@ impl Detector {
                 scene.signals,
             );
         }
-        if !scene.baseline.is_cold() && scene.observed.lines() > 0 {
+        if let Some(trailing) = scene.trailing
+            && !scene.baseline.is_cold()
+            && scene.observed.lines() > 0
+        {
             let counts = |excess: &Excess| aside.places.binary_search(&excess.place).is_err();
             let is_missed = |missing: &Missing| !aside.holds(missing.id);
             let pairs = scene.pairs.len();
-            scene.trailing.tell(&mut signals, pairs, counts, is_missed);
+            trailing.tell(&mut signals, pairs, counts, is_missed);
         }
         if aside.critical {
             signals.raw.critical = 0.0;
@@ -379,7 +497,8 @@ struct Scene<'a> {
     pairs: &'a [&'a TemplateCount],
     /// All there is in it.
     signals: &'a Signals,
-    trailing: &'a TrailingFindings,
+    /// What goes beyond the window; nothing of one that is not full.
+    trailing: Option<&'a TrailingFindings>,
     baseline: &'a Baseline,
 }
 
@@ -395,6 +514,23 @@ struct Judged {
 }
 
 impl Judged {
+    /// Lets an alarm stand that told of the window before it was full: what is said weighs no less, and
+    /// all that follows from an anomaly follows.
+    fn upholding(mut self, early: Option<&EarlyAlarm>) -> Self {
+        let Some(early) = early else {
+            return self;
+        };
+        self.verdict.is_anomaly = true;
+        self.verdict.muted = false;
+        self.ln_p_rest = self.ln_p_rest.min(early.ln_p_rest);
+        if early.severity > self.verdict.severity {
+            self.verdict.severity = early.severity;
+            self.verdict.anomaly_score = early.anomaly_score;
+            self.explanation = early.explanation.clone();
+        }
+        self
+    }
+
     /// Lets the baseline know what an alarm told of: more of the same is no news.
     fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
         if self.silent {

@@ -19,6 +19,7 @@ mod counts;
 mod density;
 mod detector;
 mod drift;
+mod early;
 mod explain;
 mod history;
 mod isolation_forest;
@@ -51,6 +52,7 @@ pub use bundle::{
 };
 pub use by_hand::Decision;
 pub use detector::Detector;
+pub use early::{EarlyAlarm, OpenWatch};
 pub use explain::{ColumnFinding, Explanation, ServiceFinding, TemplateFinding, TemplateKind};
 pub use mute::{Mute, Mutes, Pattern};
 pub use pattern::PARTS_MAX;
@@ -89,6 +91,8 @@ pub struct Verdict {
 pub enum AlarmKind {
     /// The lines of a window.
     Window,
+    /// The lines of a window that was not full yet.
+    Early,
     /// That there are none: told once per silence.
     Silence,
 }
@@ -99,6 +103,7 @@ impl AlarmKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Window => "window",
+            Self::Early => "early",
             Self::Silence => "silence",
         }
     }
@@ -121,6 +126,8 @@ pub struct ScoredWindow {
     pub model_checksum: Arc<str>,
     /// Combined p-value below which windows were anomalous.
     pub threshold: f64,
+    /// The alarm that told of it before it was full.
+    pub early: Option<Arc<EarlyAlarm>>,
 }
 
 impl ScoredWindow {
@@ -133,6 +140,7 @@ impl ScoredWindow {
             + self.baseline.bytes()
             + size_of_val(self.features.values.as_slice())
             + reasons.sum::<usize>()
+            + self.early.as_ref().map_or(0, |early| early.bytes())
     }
 }
 
@@ -141,7 +149,9 @@ impl ScoredWindow {
     /// silence.
     #[must_use]
     pub fn alarm_kind(&self) -> AlarmKind {
-        if self.window.content.lines() == 0 {
+        if self.early.is_some() {
+            AlarmKind::Early
+        } else if self.window.content.lines() == 0 {
             AlarmKind::Silence
         } else {
             AlarmKind::Window

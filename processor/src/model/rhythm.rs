@@ -369,6 +369,7 @@ mod tests {
                 lines,
                 time: (start_ms, LENGTH_MS),
                 hour,
+                pairs: 3.0,
                 clump: (lines, lines),
                 anomalous: false,
             });

@@ -6,7 +6,8 @@ use super::{
     baseline::Baseline,
     counts::CountModel,
     density::Density,
-    drift::Excess,
+    drift::{Excess, fine},
+    early::Fill,
     profile::Profile,
     rhythm::{Hour, OddHour},
 };
@@ -19,7 +20,7 @@ use crate::{
 pub(super) const SURPRISALS: usize = 4;
 
 /// The raw statistics of one window.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Raw {
     /// Distinct pairs of service and template: the draws that the largest surprisal is one of.
     pub(super) draws: f64,
@@ -58,6 +59,8 @@ pub(super) struct Signals {
     pub(super) cluster_label: i32,
     /// Squared deviations of the template counts, observed and expected.
     pub(super) clump: (f64, f64),
+    /// What a full window would hold, while it is open.
+    pub(super) fill: Fill,
 }
 
 /// Returns the signals of a window. Windows without lines are [`super::silence`]'s.
@@ -82,14 +85,14 @@ pub(super) fn signals(
     (signals.raw.surprisals, signals.surprising) = most_surprising(observed);
     let cold = baseline.is_cold();
     if lines > 0.0 {
-        signals.raw.critical = critical(profile, observed, clump);
+        signals.raw.critical = critical(profile, observed, clump, signals.fill);
         let ratio = count_ratio(profile, baseline, lines);
         if let Some((label, distance)) = density.nearest(row, ratio) {
             signals.cluster_label = label;
             signals.raw.distance = distance;
         }
         if !cold {
-            (signals.raw.repetition, signals.repeated) = repetition(observed, clump);
+            (signals.raw.repetition, signals.repeated) = repetition(observed, clump, signals.fill);
             let hour = trailing.hour.as_ref();
             signals.raw.volume = baseline.volume(lines, profile.level_variation, hour);
             let odd = trailing.odd_hour;
@@ -131,7 +134,8 @@ impl TrailingFindings {
     }
 
     /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. The
-    /// sums of a pair go over two horizons.
+    /// sums of a pair go over two horizons. What rounding makes of nothing is nothing: a tail of it would
+    /// differ with the order of the lines.
     pub(super) fn tell(
         &self,
         signals: &mut Signals,
@@ -142,11 +146,11 @@ impl TrailingFindings {
         signals.excess = self.excesses.iter().copied().find(counts);
         signals.raw.drift = signals
             .excess
-            .map_or(0.0, |excess| any_of(excess.nats, 2 * pairs));
+            .map_or(0.0, |excess| fine(any_of(excess.nats, 2 * pairs)));
         signals.missing = self.missing.iter().copied().find(is_missed);
         signals.raw.absence = signals
             .missing
-            .map_or(0.0, |missing| any_of(missing.nats, missing.watched));
+            .map_or(0.0, |missing| fine(any_of(missing.nats, missing.watched)));
     }
 }
 
@@ -179,31 +183,36 @@ pub(super) fn signals_without(
         surprising: in_all(surprising),
         ..*all
     };
-    signals.raw.draws = draws(rest.pairs.len());
+    signals.raw.draws = draws(all.fill.pairs(rest.pairs.len()));
     signals.raw.surprisals = surprisals;
-    signals.raw.critical = critical(profile, &rest, clump);
+    signals.raw.critical = critical(profile, &rest, clump, all.fill);
     if !baseline.is_cold() {
-        let (most, repeated) = repetition(&rest, clump);
+        let (most, repeated) = repetition(&rest, clump, all.fill);
         (signals.raw.repetition, signals.repeated) = (most, in_all(repeated));
     }
     signals
 }
 
-fn most_surprising(observed: &Observed) -> ([f64; SURPRISALS], Option<usize>) {
+pub(super) fn most_surprising(observed: &Observed) -> ([f64; SURPRISALS], Option<usize>) {
     let (mut most, mut first) = ([0.0; SURPRISALS], None);
     for (place, pair) in observed.pairs.iter().enumerate() {
         let surprisal = pair.fact.surprisal;
-        if surprisal <= most[SURPRISALS - 1] {
-            continue;
-        }
         if surprisal > most[0] {
             first = Some(place);
         }
-        let rank = most.partition_point(|larger| *larger >= surprisal);
-        most[rank..].rotate_right(1);
-        most[rank] = surprisal;
+        push_surprisal(&mut most, surprisal);
     }
     (most, first)
+}
+
+/// Keeps a surprisal if it is among the largest, which are in order.
+pub(super) fn push_surprisal(most: &mut [f64; SURPRISALS], surprisal: f64) {
+    if surprisal <= most[SURPRISALS - 1] {
+        return;
+    }
+    let rank = most.partition_point(|larger| *larger >= surprisal);
+    most[rank..].rotate_right(1);
+    most[rank] = surprisal;
 }
 
 /// What brings a count of this stream to the volume of training.
@@ -224,14 +233,14 @@ fn service_of<'a>(observed: &'a Observed, pair: &PairFact) -> &'a ServiceFact {
 
 /// How improbable the most repeated template is, given that it came at all and how many lines its
 /// service wrote; corrected for having looked at every pair.
-fn repetition(observed: &Observed, clump: f64) -> (f64, Option<usize>) {
+pub(super) fn repetition(observed: &Observed, clump: f64, fill: Fill) -> (f64, Option<usize>) {
     let mut worst = (0.0, None);
     for (place, pair) in observed.pairs.iter().enumerate() {
         let count = f64::from(pair.count) / clump;
         if count <= 1.0 {
             continue;
         }
-        let lines = f64::from(service_of(observed, pair).lines) / clump;
+        let lines = fill.lines(service_of(observed, pair).lines) / clump;
         let factor = 1.0 + (lines - 1.0).max(0.0) * pair.fact.clumping;
         let model = CountModel::with_factor(lines * pair.fact.share, factor);
         let ln_p = model.ln_upper(count) - model.ln_upper(1.0);
@@ -239,7 +248,7 @@ fn repetition(observed: &Observed, clump: f64) -> (f64, Option<usize>) {
             worst = (-ln_p, Some(place));
         }
     }
-    (any_of(worst.0, observed.pairs.len()), worst.1)
+    (any_of(worst.0, fill.pairs(observed.pairs.len())), worst.1)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "at most 20,000 pairs")]
@@ -248,7 +257,7 @@ pub(super) fn draws(pairs: usize) -> f64 {
 }
 
 /// -ln(1 - (1 - p)^n): the p-value of the smallest of n.
-fn any_of(minus_ln_p: f64, n: usize) -> f64 {
+pub(super) fn any_of(minus_ln_p: f64, n: usize) -> f64 {
     let n = draws(n.max(1));
     let p = (-minus_ln_p).exp();
     if p < 1e-9 {
@@ -258,7 +267,7 @@ fn any_of(minus_ln_p: f64, n: usize) -> f64 {
     -(-none.exp_m1()).max(f64::MIN_POSITIVE).ln()
 }
 
-fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
+pub(super) fn critical(profile: &Profile, observed: &Observed, clump: f64, fill: Fill) -> f64 {
     let count = f64::from(observed.critical()) / clump;
     if count <= 0.0 {
         return 0.0;
@@ -277,7 +286,8 @@ fn critical(profile: &Profile, observed: &Observed, clump: f64) -> f64 {
         .chain([(None, rest)])
         .map(|(known, lines)| f64::from(lines) * profile.critical_share(known))
         .sum();
-    let lines = f64::from(observed.lines()) / clump;
+    let mean = fill.critical(mean, observed.lines(), profile.critical_share);
+    let lines = fill.lines(observed.lines()) / clump;
     let factor = 1.0 + (lines - 1.0).max(0.0) * profile.critical_clumping;
     -CountModel::with_factor(mean / clump, factor).ln_upper(count)
 }

@@ -105,7 +105,8 @@ impl<'a> Side<'a> {
         let mut counted = true;
         for step in self.steps.drain(..) {
             match step {
-                Step::Opened { .. } | Step::Deployed { .. } => {}
+                // The final row has what an early alarm said.
+                Step::Opened { .. } | Step::Deployed { .. } | Step::Early(_) => {}
                 Step::Rejected { rejected, .. } => {
                     counted = false;
                     match rejected.reason {

@@ -25,6 +25,7 @@ pub mod results;
 pub mod retry;
 pub mod store;
 mod summary;
+mod told;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub use front::{
     ACKS_QUEUE_MAX, CloseReport, RunningSinks, SinkError, Sinks, SinksConfig, SinksSetup,
 };
 pub use metrics::{SinkLabel, SinkMeter, SinkMetrics};
+pub(crate) use told::Told;
 
 use crate::{
     decode::Rejected,

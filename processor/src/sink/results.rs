@@ -15,7 +15,7 @@ use super::{
     ack::window_ack,
     alarm_id,
     producer::{self, Encoded, Outgoing, ProducerSetup},
-    summary::Summary,
+    summary::{Summary, int},
 };
 use crate::{
     features::COLUMNS,
@@ -114,6 +114,40 @@ pub struct ResultMessage<'a> {
     pub features: Features<'a>,
     /// What its alarm is called, null when it is no anomaly.
     pub alarm_id: Option<String>,
+    /// What an alarm said that came before the window was full, null without one.
+    pub early: Option<EarlyField>,
+}
+
+/// What an alarm said of a window that was not full yet.
+#[derive(Clone, Debug, Serialize)]
+pub struct EarlyField {
+    /// Event time at which it came.
+    pub at: String,
+    /// One past the record at which it came: it rests on the lines before.
+    pub next_offset: i64,
+    /// In [0, 1].
+    pub anomaly_score: f64,
+    /// -log10 of the combined p-value.
+    pub severity: f64,
+    /// Lines so far.
+    pub log_count: i32,
+    /// `ERROR` lines so far.
+    pub error_count: i32,
+    /// `ERROR` and `FATAL` lines so far.
+    pub critical_count: i32,
+}
+
+/// Returns what rows and messages say of a window's early alarm.
+pub(crate) fn early_field(scored: &ScoredWindow) -> Option<EarlyField> {
+    scored.early.as_ref().map(|early| EarlyField {
+        at: early.at.to_string(),
+        next_offset: early.next.0,
+        anomaly_score: early.anomaly_score,
+        severity: early.severity,
+        log_count: int(early.log_count),
+        error_count: int(early.error_count),
+        critical_count: int(early.critical_count),
+    })
 }
 
 /// Feature values that serialise as an object, in column order.
@@ -172,6 +206,7 @@ pub fn result_message(scored: &ScoredWindow, stale: bool) -> ResultMessage<'_> {
         explanation: &scored.explanation,
         features: Features(&scored.features.values),
         alarm_id: verdict.is_anomaly.then(|| alarm_id(scored)),
+        early: early_field(scored),
     }
 }
 

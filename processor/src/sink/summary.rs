@@ -38,6 +38,6 @@ impl Summary {
 }
 
 /// The contract's counts are signed 32-bit; no window of 30 s has 2 billion lines.
-fn int(count: u32) -> i32 {
+pub(super) fn int(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -112,7 +112,7 @@ impl Lesson {
                     self.judgements.add(&mut self.trainer, &window);
                 }
                 Step::Rejected { .. } => self.refused += 1,
-                Step::Opened { .. } | Step::Deployed { .. } => {}
+                Step::Opened { .. } | Step::Deployed { .. } | Step::Early(_) => {}
             }
         }
     }

@@ -188,6 +188,12 @@ impl Windower {
             .map(|start| self.end_of(*start))
     }
 
+    /// Returns whether each service has windows of its own.
+    #[must_use]
+    pub fn by_service(&self) -> bool {
+        self.config.group_by == GroupBy::Service
+    }
+
     /// Returns the length of a window in milliseconds.
     #[must_use]
     pub fn length_ms(&self) -> i64 {
@@ -344,6 +350,44 @@ impl Windower {
         }
     }
 
+    /// Returns the start of the one window that is next to become final if it is open: all before it are.
+    #[must_use]
+    pub fn next_final(&self) -> Option<EventTime> {
+        let start = self.watermark()?.window_start(self.config.length_ms);
+        self.open.contains_key(&start).then_some(start)
+    }
+
+    /// Returns what the windows that start at `start` hold so far, by the name of their stream (empty for
+    /// the whole partition), in no order.
+    pub fn open_at(&self, start: EventTime) -> impl Iterator<Item = (&Arc<str>, &WindowContent)> {
+        let slot = self.open.get(&start).into_iter();
+        let streams = slot.flat_map(|slot| &slot.streams);
+        streams.map(|(name, stream)| (name, &stream.content))
+    }
+
+    /// Returns the row of such a window as it stands, `None` if it is not open; nothing changes.
+    #[must_use]
+    pub fn open_row(&self, start: EventTime, name: &Arc<str>) -> Option<ClosedWindow> {
+        let stream = self.open.get(&start)?.streams.get(name)?;
+        let bounds = WindowBounds {
+            start,
+            end: self.end_of(start),
+        };
+        let mut row = self.row(name, bounds, start, FinalBy::Open);
+        row.content = Arc::new(stream.content.clone());
+        row.span = Some(stream.span);
+        row.max_event_time_before = stream.max_event_time_before;
+        Some(row)
+    }
+
+    /// Returns whether the window of a stream that starts at `start` is its first, or the first since it was
+    /// forgotten.
+    #[must_use]
+    pub fn is_first(&self, start: EventTime, name: &str) -> bool {
+        let known = self.streams.get(name);
+        known.is_none_or(|progress| is_forgotten(progress, start))
+    }
+
     /// Returns the rows of the windows still open, as they stand, changing nothing.
     #[must_use]
     pub fn open_rows(&self) -> Vec<ClosedWindow> {
@@ -353,16 +397,10 @@ impl Windower {
             let mut names: Vec<_> = slot.streams.keys().collect();
             names.sort_unstable();
             for name in names {
-                let bounds = WindowBounds {
-                    start,
-                    end: self.end_of(start),
+                let Some(mut row) = self.open_row(start, name) else {
+                    continue;
                 };
-                let stream = &slot.streams[name];
-                let mut row = self.row(name, bounds, start, FinalBy::Open);
-                row.content = Arc::new(stream.content.clone());
-                row.span = Some(stream.span);
-                row.max_event_time_before = stream.max_event_time_before;
-                row.previous = open_before.insert(name, bounds).or(row.previous);
+                row.previous = open_before.insert(name, row.bounds).or(row.previous);
                 rows.push(row);
             }
         }
@@ -397,9 +435,8 @@ impl Windower {
 
     fn close_slot(&mut self, slot: EventTime, final_by: FinalBy, rows: &mut Vec<ClosedWindow>) {
         let mut with_lines = self.open.remove(&slot).unwrap_or_default().streams;
-        self.streams.retain(|_, progress| {
-            slot.as_millis() - progress.seen_until.as_millis() < FORGET_AFTER_MS
-        });
+        self.streams
+            .retain(|_, progress| !is_forgotten(progress, slot));
         let mut names: Vec<Arc<str>> = self
             .streams
             .keys()
@@ -520,6 +557,12 @@ impl Windower {
     fn end_of(&self, start: EventTime) -> EventTime {
         start.saturating_add(self.config.length_ms)
     }
+}
+
+/// Returns whether a stream has been silent for so long, by the window that starts at `slot`, that it is
+/// forgotten.
+fn is_forgotten(progress: &StreamProgress, slot: EventTime) -> bool {
+    slot.as_millis() - progress.seen_until.as_millis() >= FORGET_AFTER_MS
 }
 
 #[cfg(test)]

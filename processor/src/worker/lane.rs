@@ -241,6 +241,10 @@ impl Running {
                         assignment: self.assignment,
                     }));
                 }
+                Step::Early(scored) => {
+                    submission.metrics.early_alarms.inc();
+                    self.submit(scored, true, submission);
+                }
                 Step::Closed(scored) => {
                     submission.metrics.closed(&scored);
                     self.tally.scored += i64::from(scored.window.content.lines());
@@ -266,6 +270,8 @@ impl Running {
         if self.cold {
             scored.window.final_by = FinalBy::Open;
             scored.verdict.cold = true;
+            // Nothing that is said without a past stands.
+            scored.early = None;
         }
         let age = submission.now - scored.window.bounds.end.to_datetime();
         let job = WindowJob {

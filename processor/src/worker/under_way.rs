@@ -123,6 +123,7 @@ mod tests {
             baseline: Baseline::default(),
             model_checksum: "c0ffee".into(),
             threshold: 1e-3,
+            early: None,
         })
     }
 

@@ -75,6 +75,11 @@ impl Said {
     fn is_anomaly(&self) -> bool {
         self.message["is_anomaly"] == 1
     }
+
+    /// Its alarm came before it was full.
+    fn is_early(&self) -> bool {
+        !self.message["early"].is_null()
+    }
 }
 
 /// What a live run left behind.
@@ -168,6 +173,19 @@ impl Oracle {
             .values()
             .filter(|said| said.is_anomaly())
             .count()
+    }
+
+    /// Returns the first alarm of a partition that came before its window was full: one past the record that
+    /// brought it, and the start of the window.
+    pub(crate) fn first_early(&self, partition: i32) -> (usize, String) {
+        let of_partition = |said: &&Said| said.is_early() && said.message["partition"] == partition;
+        let came = |said: &Said| {
+            let next = said.message["early"]["next_offset"].as_u64().unwrap();
+            let start = said.str("window_start").to_owned();
+            (usize::try_from(next).unwrap(), start)
+        };
+        let early = self.closed.values().filter(of_partition);
+        early.map(came).min().unwrap()
     }
 
     /// Returns where each partition's committed offset must end up: at the first record of the
@@ -357,6 +375,15 @@ impl Oracle {
                 None => differences.tell(format!("alarm missing: {facts}")),
             }
         }
+        // Of a window still open a stop may have come before the record at which it told.
+        for said in self.open.values().filter(|said| said.is_early()) {
+            let facts = alarm_facts(said);
+            for alarm in told.remove(&alarm_key(said)).into_iter().flatten() {
+                if !alarm.provisional && alarm.facts != facts {
+                    differences.tell(format!("alarm: {}, expected {facts}", alarm.facts));
+                }
+            }
+        }
         for alarm in told.into_values().flatten() {
             // A provisional alarm of a window that came to nothing is the clock's.
             if !alarm.provisional {
@@ -425,18 +452,21 @@ enum Expected<'a> {
 
 /// Returns what an alarm says of its window, between its heading and its reasons.
 fn alarm_facts(said: &Said) -> String {
-    let number = |field: &str| said.message[field].as_f64().unwrap();
+    let (early, whole) = (&said.message["early"], &said.message);
+    let told = if early.is_null() { whole } else { early };
+    let number = |field: &str| told[field].as_f64().unwrap();
     let (window, stream) = (window_field(said), said.str("stream"));
-    let alarm = said.str("alarm_id");
+    let (alarm, lines) = (said.str("alarm_id"), number("log_count"));
+    let came = early["at"].as_str().map(|at| format!(" | Early: {at}"));
     format!(
         "Score: {:.3} | {window} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | Stream: {stream} \
          | Alarm: {alarm}",
         number("anomaly_score"),
-        number("log_count"),
+        lines,
         number("error_count"),
-        number("error_rate") * 100.0,
+        number("error_count") / lines.max(1.0) * 100.0,
         number("critical_count"),
-    )
+    ) + came.as_deref().unwrap_or_default()
 }
 
 fn window_field(said: &Said) -> String {

@@ -142,6 +142,7 @@ pub(crate) fn job(spec: &Spec) -> WindowJob {
         baseline: Baseline::default(),
         model_checksum: "c0ffee".into(),
         threshold: 1e-4,
+        early: None,
     };
     WindowJob {
         scored: Arc::new(scored),

@@ -10,6 +10,7 @@
 mod adoption;
 mod bundle;
 mod columns;
+mod early;
 mod made;
 mod mutes;
 mod scores;

@@ -1,6 +1,6 @@
 //! A model learnt of half an hour: how much it is believed, and how often it may alarm.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use logguard::{
     event::Level,
@@ -11,24 +11,31 @@ use logguard::{
 use crate::made::{Line, Maker, Random, lines, score, trainer};
 
 const LEARNT: i64 = 60;
+const RATE: u32 = 12;
 const NEW: &str = "Kernel panic while mounting the root volume";
 
 /// A model of half an hour, made for a first start or not.
 fn model(first_start: bool) -> Arc<Bundle> {
+    static MODELS: [OnceLock<Arc<Bundle>>; 2] = [const { OnceLock::new() }; 2];
+    let model = &MODELS[usize::from(first_start)];
+    Arc::clone(model.get_or_init(|| learnt(first_start)))
+}
+
+fn learnt(first_start: bool) -> Arc<Bundle> {
     let (mut maker, mut random) = (Maker::new(), Random::new(5));
     let mut trainer = trainer();
     if first_start {
         trainer = trainer.for_first_start();
     }
     for number in 0..LEARNT {
-        trainer.add(&maker.window(number, &lines(&mut random, 40)));
+        trainer.add(&maker.window(number, &lines(&mut random, RATE)));
     }
     Arc::new(trainer.finish(&mut |_| {}).unwrap())
 }
 
 /// Windows from `from` on, and a panic in one of them in `every`.
 fn windows(from: i64, count: i64, every: i64) -> Vec<ClosedWindow> {
-    windows_of(40, (from, count, every))
+    windows_of(RATE, (from, count, every))
 }
 
 /// The same, of about `rate` lines.
@@ -39,7 +46,7 @@ fn windows_of(rate: u32, (from, count, every): (i64, i64, i64)) -> Vec<ClosedWin
             let mut lines = lines(&mut random, rate);
             if number % every == 0 {
                 let panic: Line = (Level::Fatal, "kernel", NEW.to_owned());
-                lines.extend(vec![panic; 60]);
+                lines.extend(vec![panic; 20]);
             }
             maker.window(number, &lines)
         })
@@ -84,7 +91,7 @@ fn a_young_model_is_believed_less_and_ranks_the_same() {
 #[test]
 fn alarms_beyond_the_budget_of_a_day_are_held_back_and_say_so() {
     let mut detector = Detector::new(model(true), 3.0, 1);
-    let scored = score(&mut detector, windows(LEARNT, 200, 10));
+    let scored = score(&mut detector, windows(LEARNT, 100, 10));
     assert_eq!(alarms(&scored), 3);
     let held: Vec<_> = scored.iter().filter(|it| it.verdict.capped).collect();
     assert!(held.len() > 5, "{}", held.len());
@@ -97,14 +104,14 @@ fn alarms_beyond_the_budget_of_a_day_are_held_back_and_say_so() {
     assert!(held.into_iter().any(|it| told(&it)));
     // The share of a stream among forty: one, not none.
     let mut detector = Detector::new(model(true), 3.0, 40);
-    assert_eq!(alarms(&score(&mut detector, windows(LEARNT, 200, 10))), 1);
+    assert_eq!(alarms(&score(&mut detector, windows(LEARNT, 100, 10))), 1);
 }
 
 /// A restart in the midst reads the baseline back from the row.
 #[test]
 fn a_restart_neither_forgets_nor_repeats_the_alarms_of_the_day() {
     let model = model(true);
-    let windows = windows(LEARNT, 120, 10);
+    let windows = windows(LEARNT, 60, 10);
     let all = score(
         &mut Detector::new(Arc::clone(&model), 2.0, 1),
         windows.clone(),
@@ -121,7 +128,7 @@ fn a_restart_neither_forgets_nor_repeats_the_alarms_of_the_day() {
     let threshold = all[0].threshold;
     let again = score(
         &mut Detector::with_threshold(model, threshold),
-        self::windows(LEARNT, 120, 10),
+        self::windows(LEARNT, 60, 10),
     );
     assert!(
         again

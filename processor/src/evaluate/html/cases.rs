@@ -2,10 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::{
-    evaluate::{Case, text::grouped},
-    features::COLUMNS,
-};
+use crate::evaluate::{Case, text::grouped};
 
 /// So many of a list are open at once.
 const OPEN: usize = 2;
@@ -46,7 +43,7 @@ fn summary(shown: &Case) -> Markup {
 fn body(shown: &Case) -> Markup {
     html! {
         @if shown.reasons.len() > 1 {
-            ul { @for reason in &shown.reasons { li { (reason) } } }
+            ul { @for reason in shown.reasons.iter().skip(1) { li { (reason) } } }
         }
         @if !shown.samples.is_empty() {
             h3 { "Lines" }
@@ -64,7 +61,7 @@ fn body(shown: &Case) -> Markup {
             } }
         }
         @if !shown.columns.is_empty() {
-            h3 { (format!("Columns furthest from usual, of {}", COLUMNS.len())) }
+            h3 { "Columns furthest from usual" }
             div.scroll { table {
                 thead { tr { th.left { "column" } th { "value" } th { "usual" } } }
                 tbody { @for column in &shown.columns { tr {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     model::ScoredWindow,
-    sink::{alarm_id, summary::Summary},
+    sink::{alarm_id, told::Told},
     window::SAMPLES_MAX,
 };
 
@@ -28,20 +28,23 @@ const REASON_CHARS_MAX: usize = 200;
 /// which stamps them (UTC).
 #[must_use]
 pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> String {
-    let (window, counts) = (&scored.window, Summary::of(scored));
+    let told = Told::of(scored);
     let prefix = format!("{}{LEVEL}", now.format("%Y-%m-%d %H:%M:%S"));
     let mut text = format!(
         "{prefix}{ALARM}Score: {:.3} | {} | Logs: {} | Errors: {} ({:.1}%) | Critical: {} | {} | Alarm: {}",
-        scored.verdict.anomaly_score,
+        told.anomaly_score,
         window_field(scored),
-        counts.log_count,
-        counts.error_count,
-        counts.error_rate * 100.0,
-        counts.critical_count,
+        told.log_count,
+        told.error_count,
+        told.error_rate * 100.0,
+        told.critical_count,
         stream_field(scored),
         alarm_id(scored),
     );
-    if counts.provisional {
+    if let Some(at) = told.early_at {
+        text.push_str(&format!(" | Early: {at}"));
+    }
+    if told.provisional {
         text.push_str(" | Provisional: yes");
     }
     if scored.verdict.learning {
@@ -50,7 +53,7 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
     if stale {
         text.push_str(" | Stale: yes");
     }
-    let reasons: Vec<String> = scored.explanation.reasons[..]
+    let reasons: Vec<String> = told.explanation.reasons[..]
         .iter()
         .take(REASONS_MAX)
         .map(|reason| shortened(reason))
@@ -60,7 +63,7 @@ pub fn format_alarm(scored: &ScoredWindow, stale: bool, now: DateTime<Utc>) -> S
         text.push_str(&escaped(&reasons.join("; "), Place::Field));
     }
     text.push('\n');
-    for (index, sample) in window.content.samples.iter().take(SAMPLES_MAX).enumerate() {
+    for (index, sample) in told.samples.iter().take(SAMPLES_MAX).enumerate() {
         let sample = escaped(sample, Place::LineEnd);
         text.push_str(&format!("{prefix}{SAMPLE}{}: {sample}\n", index + 1));
     }

@@ -6,15 +6,17 @@ use super::{
 };
 use crate::{
     event::EventTime,
-    sink::{WindowJob, alarm_file::has_alarm, alarm_id},
+    sink::{WindowJob, alarm_file::has_alarm, alarm_id, told::Told},
 };
 
-/// Returns the alarm of a window, if it raises one; the window's own columns are not repeated.
+/// Returns the alarm of a window, if it raises one; the columns in
+/// which it always agrees with the window's row are not repeated.
 pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
     has_alarm(job).then(|| {
         let scored = &*job.scored;
         let window = &scored.window;
-        let samples: Vec<_> = window.content.samples.iter().map(|it| &**it).collect();
+        let told = Told::of(scored);
+        let samples: Vec<_> = told.samples.iter().map(|it| &**it).collect();
         AlarmRow {
             alarm_id: without_nul(&alarm_id(scored)),
             kind: scored.alarm_kind().as_str(),
@@ -24,6 +26,15 @@ pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
             state_window_start: window.previous.map(|it| it.start.to_datetime()),
             state_window_end: window.previous.map(|it| it.end.to_datetime()),
             lateness_ms: window.lateness_ms,
+            provisional: told.provisional,
+            early_at: told.early_at.map(EventTime::to_datetime),
+            anomaly_score: told.anomaly_score,
+            severity: told.severity,
+            log_count: told.log_count,
+            error_count: told.error_count,
+            critical_count: told.critical_count,
+            explanation: Json::of(told.explanation),
+            next_offset: told.next.map(|next| next.0),
         }
     })
 }

@@ -36,8 +36,11 @@ pub struct StoredAlarm {
     pub partition: i32,
     /// The stream's service, where windows are grouped by service.
     pub service: Option<String>,
-    /// What raised it: `window` for a window's score.
+    /// What raised it: `window` for a window's score, `early` for that of a window that was not full yet,
+    /// `silence` for what did not come.
     pub kind: String,
+    /// Event time at which it was raised, if that was before its window was full.
+    pub early_at: Option<DateTime<Utc>>,
     /// The clock decided.
     pub provisional: bool,
     /// Too old when it was raised to tell anyone.
@@ -62,7 +65,7 @@ pub struct StoredAlarm {
     pub explanation: Value,
     /// Its lines stand at offsets `[first_offset, next_offset)`.
     pub first_offset: Option<i64>,
-    /// See `first_offset`.
+    /// See `first_offset`; of an early alarm one past the record at which it was raised.
     pub next_offset: Option<i64>,
     /// Largest event time of the partition before `first_offset`.
     pub max_event_time_before: Option<DateTime<Utc>>,
@@ -142,6 +145,7 @@ impl StoredAlarm {
             partition: row.get("partition"),
             service: row.get("service"),
             kind: row.get("kind"),
+            early_at: row.get("early_at"),
             provisional: row.get("provisional"),
             stale: row.get("stale"),
             anomaly_score: row.get("anomaly_score"),

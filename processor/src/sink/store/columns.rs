@@ -84,6 +84,7 @@ table! {
         first_offset: Option<i64> => "int8",
         next_offset: Option<i64> => "int8",
         explanation: Json => "jsonb",
+        early: Option<Json> => "jsonb",
         state: Json => "jsonb",
     }
 }
@@ -124,7 +125,7 @@ table! {
 }
 
 table! {
-    /// What `alarms` has beside the columns it shares with `anomaly_results`.
+    /// What `alarms` has beside the columns in which it always agrees with `anomaly_results`.
     AlarmRow,
     /// Rows of `alarms` turned sideways.
     AlarmColumns {
@@ -136,26 +137,27 @@ table! {
         state_window_start: Option<DateTime<Utc>> => "timestamptz",
         state_window_end: Option<DateTime<Utc>> => "timestamptz",
         lateness_ms: i64 => "int8",
+        provisional: bool => "bool",
+        early_at: Option<DateTime<Utc>> => "timestamptz",
+        anomaly_score: f64 => "float8",
+        severity: f64 => "float8",
+        log_count: i32 => "int",
+        error_count: i32 => "int",
+        critical_count: i32 => "int",
+        explanation: Json => "jsonb",
+        next_offset: Option<i64> => "int8",
     }
 }
 
 /// The columns of `alarms` that are those of its row in `anomaly_results`.
-pub(super) const ALARM_SHARED: [&str; 17] = [
+pub(super) const ALARM_SHARED: [&str; 9] = [
     "window_start",
     "window_end",
     "stream",
     "topic",
     "partition",
     "service",
-    "provisional",
     "stale",
-    "anomaly_score",
-    "severity",
-    "log_count",
-    "error_count",
-    "critical_count",
-    "explanation",
     "first_offset",
-    "next_offset",
     "model_checksum",
 ];

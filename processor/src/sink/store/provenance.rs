@@ -12,6 +12,10 @@ use crate::window::WindowBounds;
 pub struct StoredScore {
     /// The row is not final.
     pub provisional: bool,
+    /// One past the largest offset of its lines.
+    pub next_offset: Option<i64>,
+    /// What an early alarm said of it.
+    pub early: Option<Value>,
     /// 0 or 1.
     pub is_anomaly: i32,
     /// In [0, 1].
@@ -36,7 +40,7 @@ WHERE window_start = $1 AND window_end = $2 AND stream = $3 AND NOT gap";
 
 const SCORE_SQL: &str = "
 SELECT r.provisional, r.is_anomaly, r.anomaly_score, r.severity, r.dbscan_score, r.cluster_label,
-       r.explanation, r.model_checksum, f.features
+       r.explanation, r.model_checksum, f.features, r.next_offset, r.early
 FROM anomaly_results r LEFT JOIN window_features f USING (window_start, window_end, stream)
 WHERE r.window_start = $1 AND r.window_end = $2 AND r.stream = $3";
 
@@ -81,6 +85,8 @@ impl Store {
             explanation: row.get(6),
             model_checksum: row.get(7),
             features: row.get(8),
+            next_offset: row.get(9),
+            early: row.get(10),
         }))
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::Baseline,
-    sink::{WindowJob, summary::Summary},
+    sink::{WindowJob, results::early_field, summary::Summary},
     window::StreamProgress,
 };
 
@@ -87,6 +87,7 @@ pub(super) fn row(job: &WindowJob) -> ResultRow {
         first_offset: window.span.map(|span| span.first),
         next_offset: window.span.map(|span| span.next.0),
         explanation: Json::of(&scored.explanation),
+        early: early_field(scored).map(|early| Json::of(&early)),
         state: Json::of(&StreamState {
             progress: window.progress,
             baseline: scored.baseline.clone(),

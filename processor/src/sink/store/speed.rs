@@ -122,6 +122,7 @@ fn job(number: usize) -> WindowJob {
         baseline: Baseline::default(),
         model_checksum: "0123456789abcdef".repeat(4).into(),
         threshold: 1e-4,
+        early: None,
     };
     WindowJob {
         scored: Arc::new(scored),

@@ -40,7 +40,8 @@ const WAS_WRITTEN: &str =
 /// Rows find each other by grouping, or by their place in an array, and hardly ever by a join: the
 /// planner takes a batch for a handful of rows, and would compare each with each.
 ///
-/// An alarm follows its row, so a final one replaces a provisional one and never the reverse. One
+/// An alarm follows its row, so a final one replaces a provisional one and never the reverse; an early
+/// one says the same in each of its rows. One
 /// whose final row is no anomaly stays as it was said. What people made of it is never touched.
 #[allow(
     clippy::too_many_lines,
@@ -138,7 +139,7 @@ pub(super) fn upsert_sql() -> String {
         features_assignments = assignments(FeaturesRow::COLUMNS),
         alarm_list = names(AlarmRow::COLUMNS),
         alarm_values = alarm_values(),
-        reasons = texts("valid.explanation -> 'reasons'"),
+        reasons = texts("alarms.explanation -> 'reasons'"),
         alarm_assignments = assignments(AlarmRow::COLUMNS),
         shared = ALARM_SHARED.join(", "),
         valid_shared = ALARM_SHARED.map(|name| format!("valid.{name}")).join(", "),
@@ -184,8 +185,8 @@ fn texts(json: &str) -> String {
 }
 
 fn alarm_values() -> String {
-    let value = |(name, array): &Column| match *array {
-        "jsonb[]" => texts(&format!("alarms.{name}")),
+    let value = |(name, _): &Column| match *name {
+        "\"samples\"" => texts("alarms.samples"),
         _ => format!("alarms.{name}"),
     };
     let values: Vec<_> = AlarmRow::COLUMNS.iter().map(value).collect();
