@@ -2,7 +2,12 @@
 //!
 //! `cargo bench -p logguard-bench --bench stages`
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark"
+)]
 
 use std::{hint::black_box, num::NonZeroUsize, sync::Arc};
 
@@ -47,7 +52,9 @@ fn payloads(count: usize, rate_per_s: f64) -> Vec<Vec<u8>> {
 }
 
 fn events(payloads: &[Vec<u8>]) -> Vec<LogEvent<'_>> {
-    let events = payloads.iter().map(|line| decode(Some(line), None).unwrap());
+    let events = payloads
+        .iter()
+        .map(|line| decode(Some(line), None).unwrap());
     events.collect()
 }
 
@@ -78,7 +85,7 @@ fn closed(payloads: &[Vec<u8>]) -> Vec<ClosedWindow> {
 }
 
 fn trained() -> Bundle {
-    let mut trainer = Trainer::new(Masker::default_rules(), WINDOW.length_ms);
+    let mut trainer = Trainer::new(&Masker::default_rules(), WINDOW.length_ms).unwrap();
     for window in closed(&payloads(200_000, 5.0)) {
         trainer.add(&window);
     }
@@ -116,7 +123,10 @@ fn per_event(criterion: &mut Criterion) {
             }
         });
     });
-    let templates: Vec<_> = events.iter().map(|it| Arc::clone(dictionary.resolve(&it.message))).collect();
+    let templates: Vec<_> = events
+        .iter()
+        .map(|it| Arc::clone(dictionary.resolve(&it.message)))
+        .collect();
     group.bench_function("window_add", |bencher| {
         bencher.iter_batched_ref(
             || Windower::new(WINDOW, partition(), Recovered::default()),

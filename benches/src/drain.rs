@@ -62,6 +62,9 @@ pub(crate) struct DrainArgs {
     /// Runs of each program; the median is reported.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// A librdkafka property for the consumers and LogGuard, KEY=VALUE.
+    #[arg(long = "kafka")]
+    properties: Vec<String>,
     /// Classpath of the Kafka Streams peer (see `benches/peers/streams`).
     #[arg(long)]
     streams_classpath: Option<String>,
@@ -91,34 +94,45 @@ impl Bench {
             let path = places.logguard.display();
             format!("{path} is not there; build it with `cargo build --release`")
         })?;
-        let model = dir.join("model");
-        let training = dir.join("training.jsonl");
-        if !model.exists() {
-            let events = Events {
-                seed: 1,
-                count: 864_000,
-                rate_per_s: 10.0,
-                anomaly_prob: 0.001,
-                bytes: 0,
-            };
-            events.write(&training)?;
-            let arguments = ["train", "--input", &text(&training)?, "--model-dir", &text(&model)?];
-            logguard(&program, &arguments, &places.database_url)?;
-            std::fs::remove_file(&training)?;
-        }
         logguard(&program, &["migrate"], &places.database_url)?;
         let setup = Setup {
             program,
             brokers: places.kafka_brokers.clone(),
             database_url: places.database_url.clone(),
-            model,
+            model: dir.join("model"),
             dir,
         };
+        let events = Events {
+            seed: 1,
+            count: 864_000,
+            rate_per_s: 10.0,
+            anomaly_prob: 0.001,
+            bytes: 0,
+        };
+        if !setup.model.exists() {
+            train(&setup, &setup.model, events)?;
+        }
         Ok(Self {
             setup,
             _dir: temporary,
         })
     }
+}
+
+/// Trains a model on the simulator's lines.
+pub(crate) fn train(setup: &Setup, model: &Path, events: Events) -> Result<()> {
+    let training = setup.dir.join("training.jsonl");
+    events.write(&training)?;
+    let arguments = [
+        "train",
+        "--input",
+        &text(&training)?,
+        "--model-dir",
+        &text(model)?,
+    ];
+    logguard(&setup.program, &arguments, &setup.database_url)?;
+    std::fs::remove_file(&training)?;
+    Ok(())
 }
 
 /// Returns a path as text, for command lines.
@@ -155,7 +169,9 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<()> {
             report::write_json(args.places.json.as_deref(), &rows)?;
         }
     }
-    rows.push(measure_replay(args, &bench, &file)?);
+    let parsing = rows.iter().find(|row| row.program.starts_with("(b)"));
+    let parsing = parsing.map(|row: &Row| row.events_per_s);
+    rows.push(measure_replay(args, &bench, &file, parsing)?);
     report::write_json(args.places.json.as_deref(), &rows)?;
     println!("{}", report::table(&rows));
     Ok(())
@@ -178,35 +194,64 @@ fn measure_topic(
     eprintln!("filling {topic}");
     fill::fill(&filling, file)?;
     let input = format!("{partitions} partitions, {codec}");
+    let properties: Vec<_> = args
+        .properties
+        .iter()
+        .flat_map(|it| ["--kafka", it])
+        .collect();
     // Interleaved, so that what disturbs the machine disturbs all of them.
     let mut runs: [Vec<Drained>; 4] = Default::default();
     for _ in 0..args.runs.max(1) {
-        runs[0].push(bare(setup, &topic, args.events, "nothing")?);
-        runs[1].push(bare(setup, &topic, args.events, "value")?);
-        runs[2].push(run_logguard(setup, &topic, args.events)?);
+        runs[0].push(bare(setup, &topic, args.events, ("nothing", &properties))?);
+        runs[1].push(bare(setup, &topic, args.events, ("value", &properties))?);
+        runs[2].push(run_logguard(setup, &topic, args.events, &properties)?);
         if let Some(classpath) = &args.streams_classpath {
             runs[3].push(peer::streams(setup, classpath, &topic, args.events)?);
         }
     }
-    let names = ["(a) bare consumer", "(b) + serde_json Value", "(c) logguard run", "Kafka Streams count"];
+    let names = [
+        "(a) bare consumer",
+        "(b) + serde_json Value",
+        "(c) logguard run",
+        "Kafka Streams count",
+    ];
     let mut base = None;
-    for (name, runs) in names.into_iter().zip(runs).filter(|(_, runs)| !runs.is_empty()) {
+    for (name, runs) in names
+        .into_iter()
+        .zip(runs)
+        .filter(|(_, runs)| !runs.is_empty())
+    {
         let row = row(&input, name, median(runs), base);
         base = base.or(Some(row.events_per_s));
         rows.push(row);
     }
-    let (results, letters) = (processor::results_topic(&topic), processor::letters_topic(&topic));
+    let (results, letters) = (
+        processor::results_topic(&topic),
+        processor::letters_topic(&topic),
+    );
     topic::delete(&setup.brokers, &[&topic, &results, &letters])
 }
 
-fn measure_replay(args: &DrainArgs, bench: &Bench, file: &Path) -> Result<Row> {
-    let (input, model) = (text(file)?, text(&bench.setup.model)?);
+/// Compares with `parsing`, the events/s of a consumer that only parses.
+fn measure_replay(
+    args: &DrainArgs,
+    bench: &Bench,
+    file: &Path,
+    parsing: Option<f64>,
+) -> Result<Row> {
+    let setup = &bench.setup;
     let mut runs = Vec::new();
     for _ in 0..args.runs.max(1) {
-        let arguments = ["replay", "--input", &input, "--model-dir", &model, "--json"];
-        runs.push(watch(&bench.setup.program, &arguments, args.events)?);
+        runs.push(replay(setup, &setup.model, file, args.events)?);
     }
-    Ok(row("file", "(d) logguard replay", median(runs), None))
+    Ok(row("file", "(d) logguard replay", median(runs), parsing))
+}
+
+/// Replays a file of so many events.
+pub(crate) fn replay(setup: &Setup, model: &Path, file: &Path, events: u64) -> Result<Drained> {
+    let (input, model) = (text(file)?, text(model)?);
+    let arguments = ["replay", "--input", &input, "--model-dir", &model, "--json"];
+    watch(&setup.program, &arguments, events)
 }
 
 /// Runs a program to its end, reading its use of resources as it goes.
@@ -231,7 +276,10 @@ fn watch(program: &Path, arguments: &[&str], events: u64) -> Result<Drained> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    ensure!(matches!(status.code(), Some(0 | 1)), "{arguments:?} ended with {status}");
+    ensure!(
+        matches!(status.code(), Some(0 | 1)),
+        "{arguments:?} ended with {status}"
+    );
     Ok(Drained {
         events,
         seconds: started.elapsed().as_secs_f64(),
@@ -239,10 +287,22 @@ fn watch(program: &Path, arguments: &[&str], events: u64) -> Result<Drained> {
     })
 }
 
-fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained> {
+fn bare(
+    setup: &Setup,
+    topic: &str,
+    events: u64,
+    (parse, properties): (&str, &[&str]),
+) -> Result<Drained> {
     let output = Command::new(std::env::current_exe()?)
-        .args(["consume", "--kafka-brokers", &setup.brokers, "--topic", topic])
+        .args([
+            "consume",
+            "--kafka-brokers",
+            &setup.brokers,
+            "--topic",
+            topic,
+        ])
         .args(["--events", &events.to_string(), "--parse", parse])
+        .args(properties)
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "the bare consumer failed");
@@ -250,20 +310,35 @@ fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained>
 }
 
 /// Drains the topic with a processor: from its first record to its last.
-pub(crate) fn run_logguard(setup: &Setup, topic: &str, events: u64) -> Result<Drained> {
-    let (results, letters) = (processor::results_topic(topic), processor::letters_topic(topic));
+pub(crate) fn run_logguard(
+    setup: &Setup,
+    topic: &str,
+    events: u64,
+    arguments: &[&str],
+) -> Result<Drained> {
+    let (results, letters) = (
+        processor::results_topic(topic),
+        processor::letters_topic(topic),
+    );
     topic::create(&setup.brokers, &results, 1)?;
     topic::create(&setup.brokers, &letters, 1)?;
     // A group of its own for every run, so that each begins at the beginning.
     let group = fresh_topic("bench");
-    let mut processor = Processor::start(setup, topic, &["--consumer-group", &group])?;
-    let first = processor.wait_for("the first record", WITHIN, |now| now.get("source_records_total") > 0.0)?;
+    let arguments = [&["--consumer-group", &group], arguments].concat();
+    let mut processor = Processor::start(setup, topic, &arguments)?;
+    let first = processor.wait_for("the first record", WITHIN, |now| {
+        now.get("source_records_total") > 0.0
+    })?;
     let (started, before) = (Instant::now(), first.get("source_records_total"));
     #[allow(clippy::cast_precision_loss, reason = "millions")]
     let total = events as f64;
-    processor.wait_for("the last record", WITHIN, |now| now.get("source_records_total") >= total)?;
+    processor.wait_for("the last record", WITHIN, |now| {
+        now.get("source_records_total") >= total
+    })?;
     let seconds = started.elapsed().as_secs_f64() * total / (total - before).max(1.0);
-    processor.wait_for("every row written", WITHIN, |now| now.get("sink_pending") == 0.0)?;
+    processor.wait_for("every row written", WITHIN, |now| {
+        now.get("sink_pending") == 0.0
+    })?;
     let usage = processor.usage()?;
     processor.stop()?;
     Ok(Drained {

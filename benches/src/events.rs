@@ -42,7 +42,8 @@ impl Events {
             first_incident_after_us: None,
             scenario: Scenario::Standard,
         });
-        let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let (mut line, mut stamp, mut bytes) = (Vec::new(), Stamp::default(), 0);
         for _ in 0..self.count {

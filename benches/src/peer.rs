@@ -8,12 +8,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{
-    consume::Drained,
-    drain::fresh_topic,
-    processor::Setup,
-    usage::Usage,
-};
+use crate::{consume::Drained, drain::fresh_topic, processor::Setup, usage::Usage};
 
 /// No drain takes longer.
 const WITHIN: Duration = Duration::from_secs(600);
@@ -29,7 +24,12 @@ pub(crate) fn streams(setup: &Setup, classpath: &str, topic: &str, events: u64) 
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let mut lines = child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
+    let mut lines = child
+        .stdout
+        .take()
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(BufRead::lines);
     let mut first = None;
     let deadline = Instant::now() + WITHIN;
     let drained = loop {

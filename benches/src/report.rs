@@ -26,7 +26,9 @@ pub(crate) fn table(rows: &[Row]) -> String {
         "| input | program | events/s | CPU µs/event | peak RSS MiB | ratio |\n|---|---|---:|---:|---:|---:|\n",
     );
     for row in rows {
-        let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        let ratio = row
+            .ratio
+            .map_or(String::new(), |ratio| format!("{ratio:.2}"));
         text.push_str(&format!(
             "| {} | {} | {:.0} | {:.2} | {:.0} | {ratio} |\n",
             row.input, row.program, row.events_per_s, row.cpu_s_per_million, row.rss_peak_mib
