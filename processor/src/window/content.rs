@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
+
 use crate::{
     decode::Template,
     event::{Level, LogEvent},
@@ -61,8 +63,8 @@ pub struct WindowContent {
     /// The first `ERROR` or `FATAL` messages, cut to [`SAMPLE_BYTES_KEPT_MAX`]: as they came in a
     /// window that is counted, redacted and cut to [`SAMPLE_BYTES_MAX`] in one that is scored.
     pub samples: Vec<Box<str>>,
-    service_index: HashMap<Arc<str>, usize>,
-    pair_index: HashMap<(usize, u64), usize>,
+    service_index: HashMap<Arc<str>, usize, RandomState>,
+    pair_index: HashMap<(usize, u64), usize, RandomState>,
 }
 
 impl WindowContent {
