@@ -243,6 +243,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case compiles its rules three times.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// What a dictionary says never depends on what it was asked before.
         #[test]
         fn shapes_change_no_template(
