@@ -85,7 +85,7 @@ fn closed(payloads: &[Vec<u8>]) -> Vec<ClosedWindow> {
 }
 
 fn trained() -> Bundle {
-    let mut trainer = Trainer::new(Masker::default_rules(), WINDOW.length_ms);
+    let mut trainer = Trainer::new(&Masker::default_rules(), WINDOW.length_ms).unwrap();
     for window in closed(&payloads(200_000, 5.0)) {
         trainer.add(&window);
     }

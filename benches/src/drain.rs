@@ -62,6 +62,9 @@ pub(crate) struct DrainArgs {
     /// Runs of each program; the median is reported.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// A librdkafka property for the consumers and LogGuard, KEY=VALUE.
+    #[arg(long = "kafka")]
+    properties: Vec<String>,
     /// Classpath of the Kafka Streams peer (see `benches/peers/streams`).
     #[arg(long)]
     streams_classpath: Option<String>,
@@ -91,40 +94,45 @@ impl Bench {
             let path = places.logguard.display();
             format!("{path} is not there; build it with `cargo build --release`")
         })?;
-        let model = dir.join("model");
-        let training = dir.join("training.jsonl");
-        if !model.exists() {
-            let events = Events {
-                seed: 1,
-                count: 864_000,
-                rate_per_s: 10.0,
-                anomaly_prob: 0.001,
-                bytes: 0,
-            };
-            events.write(&training)?;
-            let arguments = [
-                "train",
-                "--input",
-                &text(&training)?,
-                "--model-dir",
-                &text(&model)?,
-            ];
-            logguard(&program, &arguments, &places.database_url)?;
-            std::fs::remove_file(&training)?;
-        }
         logguard(&program, &["migrate"], &places.database_url)?;
         let setup = Setup {
             program,
             brokers: places.kafka_brokers.clone(),
             database_url: places.database_url.clone(),
-            model,
+            model: dir.join("model"),
             dir,
         };
+        let events = Events {
+            seed: 1,
+            count: 864_000,
+            rate_per_s: 10.0,
+            anomaly_prob: 0.001,
+            bytes: 0,
+        };
+        if !setup.model.exists() {
+            train(&setup, &setup.model, events)?;
+        }
         Ok(Self {
             setup,
             _dir: temporary,
         })
     }
+}
+
+/// Trains a model on the simulator's lines.
+pub(crate) fn train(setup: &Setup, model: &Path, events: Events) -> Result<()> {
+    let training = setup.dir.join("training.jsonl");
+    events.write(&training)?;
+    let arguments = [
+        "train",
+        "--input",
+        &text(&training)?,
+        "--model-dir",
+        &text(model)?,
+    ];
+    logguard(&setup.program, &arguments, &setup.database_url)?;
+    std::fs::remove_file(&training)?;
+    Ok(())
 }
 
 /// Returns a path as text, for command lines.
@@ -161,7 +169,9 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<()> {
             report::write_json(args.places.json.as_deref(), &rows)?;
         }
     }
-    rows.push(measure_replay(args, &bench, &file)?);
+    let parsing = rows.iter().find(|row| row.program.starts_with("(b)"));
+    let parsing = parsing.map(|row: &Row| row.events_per_s);
+    rows.push(measure_replay(args, &bench, &file, parsing)?);
     report::write_json(args.places.json.as_deref(), &rows)?;
     println!("{}", report::table(&rows));
     Ok(())
@@ -184,12 +194,17 @@ fn measure_topic(
     eprintln!("filling {topic}");
     fill::fill(&filling, file)?;
     let input = format!("{partitions} partitions, {codec}");
+    let properties: Vec<_> = args
+        .properties
+        .iter()
+        .flat_map(|it| ["--kafka", it])
+        .collect();
     // Interleaved, so that what disturbs the machine disturbs all of them.
     let mut runs: [Vec<Drained>; 4] = Default::default();
     for _ in 0..args.runs.max(1) {
-        runs[0].push(bare(setup, &topic, args.events, "nothing")?);
-        runs[1].push(bare(setup, &topic, args.events, "value")?);
-        runs[2].push(run_logguard(setup, &topic, args.events)?);
+        runs[0].push(bare(setup, &topic, args.events, ("nothing", &properties))?);
+        runs[1].push(bare(setup, &topic, args.events, ("value", &properties))?);
+        runs[2].push(run_logguard(setup, &topic, args.events, &properties)?);
         if let Some(classpath) = &args.streams_classpath {
             runs[3].push(peer::streams(setup, classpath, &topic, args.events)?);
         }
@@ -217,14 +232,26 @@ fn measure_topic(
     topic::delete(&setup.brokers, &[&topic, &results, &letters])
 }
 
-fn measure_replay(args: &DrainArgs, bench: &Bench, file: &Path) -> Result<Row> {
-    let (input, model) = (text(file)?, text(&bench.setup.model)?);
+/// Compares with `parsing`, the events/s of a consumer that only parses.
+fn measure_replay(
+    args: &DrainArgs,
+    bench: &Bench,
+    file: &Path,
+    parsing: Option<f64>,
+) -> Result<Row> {
+    let setup = &bench.setup;
     let mut runs = Vec::new();
     for _ in 0..args.runs.max(1) {
-        let arguments = ["replay", "--input", &input, "--model-dir", &model, "--json"];
-        runs.push(watch(&bench.setup.program, &arguments, args.events)?);
+        runs.push(replay(setup, &setup.model, file, args.events)?);
     }
-    Ok(row("file", "(d) logguard replay", median(runs), None))
+    Ok(row("file", "(d) logguard replay", median(runs), parsing))
+}
+
+/// Replays a file of so many events.
+pub(crate) fn replay(setup: &Setup, model: &Path, file: &Path, events: u64) -> Result<Drained> {
+    let (input, model) = (text(file)?, text(model)?);
+    let arguments = ["replay", "--input", &input, "--model-dir", &model, "--json"];
+    watch(&setup.program, &arguments, events)
 }
 
 /// Runs a program to its end, reading its use of resources as it goes.
@@ -260,7 +287,12 @@ fn watch(program: &Path, arguments: &[&str], events: u64) -> Result<Drained> {
     })
 }
 
-fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained> {
+fn bare(
+    setup: &Setup,
+    topic: &str,
+    events: u64,
+    (parse, properties): (&str, &[&str]),
+) -> Result<Drained> {
     let output = Command::new(std::env::current_exe()?)
         .args([
             "consume",
@@ -270,6 +302,7 @@ fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained>
             topic,
         ])
         .args(["--events", &events.to_string(), "--parse", parse])
+        .args(properties)
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "the bare consumer failed");
@@ -277,7 +310,12 @@ fn bare(setup: &Setup, topic: &str, events: u64, parse: &str) -> Result<Drained>
 }
 
 /// Drains the topic with a processor: from its first record to its last.
-pub(crate) fn run_logguard(setup: &Setup, topic: &str, events: u64) -> Result<Drained> {
+pub(crate) fn run_logguard(
+    setup: &Setup,
+    topic: &str,
+    events: u64,
+    arguments: &[&str],
+) -> Result<Drained> {
     let (results, letters) = (
         processor::results_topic(topic),
         processor::letters_topic(topic),
@@ -286,7 +324,8 @@ pub(crate) fn run_logguard(setup: &Setup, topic: &str, events: u64) -> Result<Dr
     topic::create(&setup.brokers, &letters, 1)?;
     // A group of its own for every run, so that each begins at the beginning.
     let group = fresh_topic("bench");
-    let mut processor = Processor::start(setup, topic, &["--consumer-group", &group])?;
+    let arguments = [&["--consumer-group", &group], arguments].concat();
+    let mut processor = Processor::start(setup, topic, &arguments)?;
     let first = processor.wait_for("the first record", WITHIN, |now| {
         now.get("source_records_total") > 0.0
     })?;

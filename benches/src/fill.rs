@@ -42,9 +42,11 @@ pub(crate) fn send(
     payload: &[u8],
 ) -> Result<()> {
     loop {
+        // The record's own time is the event's: peers cut their windows by it.
         let record = BaseRecord::<[u8], [u8]>::to(topic)
             .partition(partition)
-            .key(service(payload))
+            .key(text_of(payload, "service"))
+            .timestamp(time(payload)?)
             .payload(payload);
         match producer.send(record) {
             Ok(()) => return Ok(()),
@@ -88,11 +90,20 @@ pub(crate) fn fill(filling: &Filling<'_>, file: &Path) -> Result<u64> {
     Ok(sent)
 }
 
-/// Returns the service of one of our lines: the key by which peers count.
-fn service(line: &[u8]) -> &[u8] {
-    const OPEN: &[u8] = b"\"service\":\"";
-    let found = line.windows(OPEN.len()).position(|at| at == OPEN);
-    let rest = found.map_or(&[][..], |at| &line[at + OPEN.len()..]);
+/// Returns the text of a member of one of our lines, which have no escapes in those asked for.
+fn text_of<'a>(line: &'a [u8], member: &str) -> &'a [u8] {
+    let open = format!("\"{member}\":\"");
+    let found = line
+        .windows(open.len())
+        .position(|at| at == open.as_bytes());
+    let rest = found.map_or(&[][..], |at| &line[at + open.len()..]);
     let end = rest.iter().position(|byte| *byte == b'"');
     &rest[..end.unwrap_or(0)]
+}
+
+/// Returns the event time of one of our lines in milliseconds.
+fn time(line: &[u8]) -> Result<i64> {
+    let text = std::str::from_utf8(text_of(line, "timestamp"))?;
+    let time = logguard::decode::parse_timestamp(text);
+    Ok(time.context("a line without a timestamp")?.as_millis())
 }

@@ -16,6 +16,8 @@ mod consume;
 mod drain;
 mod events;
 mod fill;
+mod growth;
+mod latency;
 mod peer;
 mod processor;
 mod report;
@@ -37,6 +39,11 @@ struct Cli {
 enum Command {
     /// Drain filled topics with a bare consumer, a parsing one, LogGuard, and a peer; replay a file.
     Drain(drain::DrainArgs),
+    /// Write a topic in real time and measure how soon rows and alarms are seen.
+    Latency(latency::LatencyArgs),
+    /// Measure against the number of streams, templates, core points, services and partitions, and
+    /// against the size of messages.
+    Growth(growth::GrowthArgs),
     /// Drain one topic and print what it took (used by `drain`).
     #[command(hide = true)]
     Consume(consume::ConsumeArgs),
@@ -45,6 +52,8 @@ enum Command {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Drain(args) => drain::drain(&args),
+        Command::Latency(args) => latency::latency(&args),
+        Command::Growth(args) => growth::growth(&args),
         Command::Consume(args) => consume::consume(&args),
     }
 }

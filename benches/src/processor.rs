@@ -16,6 +16,8 @@ use crate::usage::Usage;
 
 /// How long the processor may take to come up, and to stop.
 const WITHIN: Duration = Duration::from_secs(60);
+/// How often its metrics are read: each reading is work of the process that is measured.
+const READ_EVERY: Duration = Duration::from_millis(25);
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -50,6 +52,7 @@ impl Drop for Processor {
 
 impl Processor {
     /// Starts a processor on `topic` with further `arguments`, and waits until it serves metrics.
+    /// Without `--consumer-group` among them it joins the default group.
     pub(crate) fn start(setup: &Setup, topic: &str, arguments: &[&str]) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = setup.dir.join(format!("{topic}.log"));
@@ -58,7 +61,7 @@ impl Processor {
             .current_dir(&setup.dir)
             .arg("run")
             .args(["--kafka-brokers", &setup.brokers])
-            .args(["--input-topic", topic, "--consumer-group", topic])
+            .args(["--input-topic", topic])
             .args(["--output-topic", &results_topic(topic)])
             .args(["--dead-letter-topic", &letters_topic(topic)])
             .args(["--http-listen", &address.to_string()])
@@ -102,7 +105,7 @@ impl Processor {
         Ok(Metrics::parse(&text))
     }
 
-    /// Polls the metrics until `holds`, every few milliseconds.
+    /// Polls the metrics until `holds`.
     pub(crate) fn wait_for(
         &mut self,
         what: &str,
@@ -123,7 +126,7 @@ impl Processor {
                 return Ok(metrics);
             }
             ensure!(Instant::now() < deadline, "not within {within:?}: {what}");
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(READ_EVERY);
         }
     }
 

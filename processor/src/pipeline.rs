@@ -437,9 +437,16 @@ impl PartitionPipeline {
     /// Returns the windows still open, scored as they stand; nothing changes.
     #[must_use]
     pub fn score_open(&self, shared: &mut Shared) -> Vec<ScoredWindow> {
-        let mut baselines = self.baselines.clone();
+        // Copies, and only of the streams that have a window open.
+        let mut baselines = HashMap::new();
         let rows = self.intake.windower().open_rows().into_iter();
         rows.map(|window| {
+            let service = &window.stream.service;
+            if let Some(baseline) = self.baselines.get(service)
+                && !baselines.contains_key(service)
+            {
+                baselines.insert(service.clone(), baseline.clone());
+            }
             let early = self.early.alarm_of(&window);
             score_window((&mut baselines, shared), window, early)
         })

@@ -12,7 +12,7 @@ use common::{TestDatabase, fresh_database, offers_timescale, skipped};
 use logguard::{
     sink::{
         maintain::{MaintainOptions, maintain},
-        migrate::{MigrateOptions, Retention, Timescale, migrate},
+        migrate::{MigrateOptions, Timescale, migrate},
     },
     window::FinalBy,
 };

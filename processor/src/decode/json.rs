@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
@@ -235,6 +235,9 @@ pub fn parse_timestamp(text: &str) -> Option<EventTime> {
         "%Y-%m-%d %H:%M:%S%.f",
         "%Y-%m-%d %H:%M:%S,%3f",
     ];
+    if let Some(time) = utc_with_milliseconds(text) {
+        return Some(time);
+    }
     let text = text.trim();
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return EventTime::from_millis(time.timestamp_millis());
@@ -249,6 +252,26 @@ pub fn parse_timestamp(text: &str) -> Option<EventTime> {
         .iter()
         .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
         .and_then(|time| EventTime::from_millis(time.and_utc().timestamp_millis()))
+}
+
+/// Returns the time that `YYYY-MM-DDTHH:MM:SS.mmmZ` gives, which is how most lines have it and
+/// many times faster to read than any format. `None` for anything else, valid or not.
+fn utc_with_milliseconds(text: &str) -> Option<EventTime> {
+    const FORM: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+    let bytes: &[u8; 24] = text.as_bytes().try_into().ok()?;
+    let fits = bytes.iter().zip(FORM).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        mark => byte == mark,
+    });
+    let number = |from: usize, to: usize| {
+        let digits = bytes.iter().skip(from).take(to - from);
+        digits.fold(0_u16, |number, digit| number * 10 + u16::from(digit & 0x0f))
+    };
+    let two = |from| u32::from(number(from, from + 2));
+    // A leap second is left to the general parser.
+    let date = NaiveDate::from_ymd_opt(number(0, 4).into(), two(5), two(8)).filter(|_| fits)?;
+    let time = NaiveTime::from_hms_milli_opt(two(11), two(14), two(17), number(20, 23).into())?;
+    EventTime::from_millis(date.and_time(time).and_utc().timestamp_millis())
 }
 
 /// Returns the time of a Unix time whose unit is told by its magnitude: a number of seconds is
@@ -483,6 +506,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_usual_form_of_a_timestamp_means_what_it_means_to_chrono(
+            date in (0_u32..10_000, 0_u32..15, 0_u32..35),
+            time in (0_u32..26, 0_u32..62, 0_u32..63, 0_u32..1_000),
+        ) {
+            let ((year, month, day), (hour, minute, second, milli)) = (date, time);
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z");
+            let expected = DateTime::parse_from_rfc3339(&text).ok();
+            let expected = expected.and_then(|time| EventTime::from_millis(time.timestamp_millis()));
+            prop_assert_eq!(parse_timestamp(&text), expected);
+            prop_assert_eq!(utc_with_milliseconds(&text).is_some(), expected.is_some() && second < 60);
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(payload: Vec<u8>) {
             drop(decode(Some(&payload), EventTime::from_millis(0)));

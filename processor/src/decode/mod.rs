@@ -7,8 +7,10 @@
 //!
 //! Pure: no clock, no I/O. Bad input never panics and never disappears: it becomes a [`Rejected`].
 
+mod digits;
 mod json;
 mod mask;
+mod shapes;
 mod template;
 
 pub use json::{

@@ -12,7 +12,7 @@ use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
 use lru::LruCache;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Masker;
+use super::{Masker, shapes::Shapes};
 use crate::redact::Redactor;
 
 /// Longest part of a message that is masked, in bytes: stack traces are told apart by their tops.
@@ -51,6 +51,8 @@ pub struct TemplateDictionary {
     redactor: Option<Arc<Redactor>>,
     templates: LruCache<u64, Arc<Template>>,
     masked: String,
+    /// Spares masking what differs in digits only.
+    shapes: Option<Shapes>,
     /// Bytes of the texts held.
     bytes: usize,
     evictions: u64,
@@ -62,6 +64,7 @@ impl TemplateDictionary {
     pub fn new(masker: Masker, capacity: NonZeroUsize) -> Self {
         Self {
             masker,
+            shapes: Some(Shapes::new()),
             redactor: None,
             templates: LruCache::new(capacity),
             masked: String::new(),
@@ -81,19 +84,38 @@ impl TemplateDictionary {
 
     /// Returns the template of `message`.
     pub fn resolve(&mut self, message: &str) -> &Arc<Template> {
-        self.masked.clear();
         let (head, _) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-        self.masker.mask_into(head, &mut self.masked);
-        // Cut after masking: before it, the length of a variable would decide what is cut off.
-        let hash = xxh3_64(cut(&self.masked).as_bytes());
-        if !self.templates.contains(&hash) {
-            self.make_room();
-        }
+        let known = self.shapes.as_mut().and_then(|shapes| shapes.look_up(head));
+        // A hash whose template was forgotten leads back to the text.
+        let hash = match known.filter(|hash| self.templates.contains(hash)) {
+            Some(hash) => hash,
+            None => self.mask(head),
+        };
         self.templates.get_or_insert(hash, || {
             let text = kept_text(&self.masked, self.redactor.as_deref());
             self.bytes += text.len();
             Arc::new(Template { hash, text })
         })
+    }
+
+    /// Masks a message and returns the hash of its template, for which there is room.
+    fn mask(&mut self, message: &str) -> u64 {
+        let (masked, shapes) = (&mut self.masked, &mut self.shapes);
+        masked.clear();
+        self.masker.mask_telling(message, masked, |stretch| {
+            if let Some(shapes) = shapes {
+                shapes.stays(message, stretch);
+            }
+        });
+        // Cut after masking: before it, the length of a variable would decide what is cut off.
+        let hash = xxh3_64(cut(masked).as_bytes());
+        if let Some(shapes) = shapes {
+            shapes.learn(message, hash, &self.masker);
+        }
+        if !self.templates.contains(&hash) {
+            self.make_room();
+        }
+        hash
     }
 
     /// Forgets the templates least recently used until there is room for one more of any length.
@@ -149,6 +171,8 @@ fn cut(masked: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::redact::RedactionConfig;
 
@@ -177,6 +201,64 @@ mod tests {
         let trace = "at frame of some module ".repeat(200);
         let mut hash = |number: &str| dictionary.resolve(&format!("job {number} {trace}")).hash;
         assert_eq!(hash("1"), hash("1234567"));
+    }
+
+    /// Returns the texts that a dictionary finds for `messages`, one after the other, twice.
+    fn texts(masker: &Masker, messages: &[String], shapes: bool) -> Vec<Box<str>> {
+        let masker = Masker::new(masker.rules()).unwrap();
+        let mut dictionary = TemplateDictionary::new(masker, NonZeroUsize::new(50).unwrap());
+        if !shapes {
+            dictionary.shapes = None;
+        }
+        let twice = messages.iter().chain(messages);
+        twice
+            .map(|message| dictionary.resolve(message).text.clone())
+            .collect()
+    }
+
+    fn rules(patterns: &[&str]) -> Masker {
+        let rule = |pattern: &&str| crate::decode::MaskRule {
+            name: "x".to_owned(),
+            pattern: (*pattern).to_owned(),
+        };
+        Masker::new(&patterns.iter().map(rule).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn digits_that_stay_tell_templates_of_one_shape_apart() {
+        let masker = Masker::new(&Masker::default_rules()).unwrap();
+        let messages = ["http2 took 17 ms", "http3 took 18 ms", "http2 took 19 ms"];
+        let texts = texts(&masker, &messages.map(str::to_owned), true);
+        assert_eq!(&*texts[0], "http2 took <num> ms");
+        assert_eq!(&*texts[1], "http3 took <num> ms");
+        assert_eq!((&texts[2], &texts[3..]), (&texts[0], &texts[..3]));
+    }
+
+    #[test]
+    fn rules_that_tell_digits_apart_are_asked_every_time() {
+        let messages = ["job 10", "job 01"].map(str::to_owned);
+        let texts = texts(&rules(&["[1-9][0-9]*"]), &messages, true);
+        let texts: Vec<_> = texts.iter().map(|it| &**it).collect();
+        assert_eq!(texts, ["job <x>", "job 0<x>", "job <x>", "job 0<x>"]);
+    }
+
+    proptest! {
+        // Each case compiles its rules three times.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// What a dictionary says never depends on what it was asked before.
+        #[test]
+        fn shapes_change_no_template(
+            messages in prop::collection::vec("(md5|v|took |job |id_|0x|[1-9]x|[a-f0-9]{8} |é|[0-9]{1,3}|[ .:/\"-]){0,9}", 1..80),
+            which in 0_usize..3,
+        ) {
+            let masker = match which {
+                0 => Masker::new(&Masker::default_rules()).unwrap(),
+                1 => rules(&[r"(?-u:\b)[0-9]{2}(?-u:\b)", "id_[0-9]+"]),
+                _ => rules(&["7+", "[0-9]{3}"]),
+            };
+            prop_assert_eq!(texts(&masker, &messages, true), texts(&masker, &messages, false));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
+
 use crate::{
     decode::Template,
     event::{EventTime, Level, LogEvent},
@@ -72,8 +74,8 @@ pub struct WindowContent {
     pub samples: Vec<Box<str>>,
     /// The earliest line labelled anomalous.
     pub first_anomalous: Option<AnomalousLine>,
-    service_index: HashMap<Arc<str>, usize>,
-    pair_index: HashMap<(usize, u64), usize>,
+    service_index: HashMap<Arc<str>, usize, RandomState>,
+    pair_index: HashMap<(usize, u64), usize, RandomState>,
 }
 
 impl WindowContent {

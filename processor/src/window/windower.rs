@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use super::{ClosedWindow, FinalBy, GroupBy, WindowBounds, WindowContent};
@@ -94,7 +95,7 @@ pub enum Placement {
 #[derive(Debug, Default)]
 struct Slot {
     /// By name of the stream (empty for the whole partition).
-    streams: HashMap<Arc<str>, OpenStream>,
+    streams: HashMap<Arc<str>, OpenStream, RandomState>,
     /// Pairs of all of them.
     pairs: usize,
 }
