@@ -81,7 +81,7 @@ pub(crate) fn fill(filling: &Filling<'_>, file: &Path) -> Result<u64> {
         let partition = (sent / 64) % u64::from(filling.partitions.unsigned_abs().max(1));
         send(&producer, filling.topic, i32::try_from(partition)?, line)?;
         sent += 1;
-        if sent % 1_024 == 0 {
+        if sent.is_multiple_of(1_024) {
             producer.poll(Duration::ZERO);
         }
         Ok(())

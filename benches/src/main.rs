@@ -12,6 +12,12 @@
 //! Every measured program is a process of its own: its CPU time and its peak memory are read from
 //! `/proc`. Nothing here is part of the product.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a bench reads the clock, waits by it, and prints"
+)]
+
 mod consume;
 mod drain;
 mod events;

@@ -75,7 +75,10 @@ async fn decide(
     let id = format!("{number:016x}");
     let watched = stream.baseline.templates();
     let known = watched.iter().any(|it| it.template == number)
-        || !store.template_texts(name, &[id.clone()]).await?.is_empty();
+        || !store
+            .template_texts(name, std::slice::from_ref(&id))
+            .await?
+            .is_empty();
     if !known {
         return Err(ConfigError::from(format!(
             "stream `{name}` has seen no template `{id}`; `logguard model templates --stream {name}` \

@@ -135,18 +135,12 @@ impl Detector {
         let decided = self.mutes.decided(&window.stream, window.bounds.start);
         baseline.adoption.decide(&decided, start_ms);
         let unseen = baseline.adoption.apply(&mut observed, critical, start_ms);
-        let length_ms = window.bounds.end.as_millis() - start_ms;
-        baseline.observe(&observed, length_ms);
+        let time = (start_ms, window.bounds.end.as_millis() - start_ms);
+        baseline.observe(&observed, time.1);
         let features = row(&observed, &baseline.trailing);
-        let time = (start_ms, length_ms);
         let trailing = TrailingFindings::observe(baseline, &content.profile, &observed, time);
-        let all = signals(
-            (&content.profile, &content.density),
-            &observed,
-            &features,
-            baseline,
-            &trailing,
-        );
+        let learnt = (&content.profile, &content.density);
+        let all = signals(learnt, &observed, &features, baseline, &trailing);
         let silent = self.silence(&window, baseline);
         let scene = Scene {
             window: &window,
@@ -157,8 +151,9 @@ impl Detector {
             trailing: Some(&trailing),
             baseline,
         };
-        let judged = self.judge_unmuted(&unseen, silent, &scene);
-        let judged = judged.upholding(early.as_deref());
+        let judged = self
+            .judge_unmuted(&unseen, silent, &scene)
+            .upholding(early.as_deref());
         judged.note_told(&all, &observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if window.gap {
