@@ -281,15 +281,16 @@ async fn a_deploy_that_is_not_stored_holds_its_offset() {
     bench.line(0, "");
     bench.line(10, DEPLOY);
     bench.line(40, "");
+    // An early alarm of the next window may be there as well.
     until("the row is written", async || {
         bench.turn();
-        bench.harness.delivered("store") == 1
+        bench.harness.delivered("store") > 0
     })
     .await;
     // The first window is done with row and message, and yet.
     until("the message is written", async || {
         bench.turn();
-        bench.harness.delivered("results") == 1
+        bench.harness.delivered("results") > 0
     })
     .await;
     assert!(bench.commit_point() <= 1, "{}", bench.committed);
