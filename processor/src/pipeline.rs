@@ -6,7 +6,7 @@
 //!                 └────────► Rejected ◄── late, future
 //! ```
 //!
-//! Beside it [`early`] looks at windows that are still open, each second of event time.
+//! Beside it `early` looks at windows that are still open, each second of event time.
 //!
 //! `run` and `replay` drive the same code, so what they say of the same records is the same.
 //! Pure: no clock, no I/O; the caller carries steps to sinks and ledger.

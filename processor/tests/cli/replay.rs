@@ -154,16 +154,20 @@ fn the_page_is_drawn_by_a_browser_and_hostile_lines_stay_text() {
         listed > 0 && falses.matches("<details").count() == listed,
         "{falses}"
     );
+    both_themes_are_painted(&browser, dir.path());
+}
+
+fn both_themes_are_painted(browser: &Path, dir: &Path) {
     for (theme, file) in [("light", "light.png"), ("dark", "dark.png")] {
-        let picture = format!("--screenshot={}", dir.path().join(file).display());
+        let picture = format!("--screenshot={}", dir.join(file).display());
         let dark = if theme == "dark" {
             "--force-dark-mode"
         } else {
             "--hide-scrollbars"
         };
         let size = "--window-size=1200,1600";
-        browse(&browser, dir.path(), "report.html", &[&picture, dark, size]);
-        let png = fs::read(dir.path().join(file)).unwrap();
+        browse(browser, dir, "report.html", &[&picture, dark, size]);
+        let png = fs::read(dir.join(file)).unwrap();
         assert!(
             png.starts_with(b"\x89PNG") && png.len() > 20_000,
             "{theme}: {}",

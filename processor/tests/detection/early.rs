@@ -155,7 +155,6 @@ fn a_burst_is_told_of_within_three_seconds() {
             run(&mut shared(false), &stream),
         );
         let (soon, late) = (latencies_ms(&on, &began), latencies_ms(&off, &began));
-        println!("on {soon:?}\noff {late:?}");
         assert!(p95(&soon) <= 3_000, "{soon:?}");
         assert!(p95(&late) <= 33_000 && p95(&late) > 20_000, "{late:?}");
         assert!(off.alarms.iter().all(|alarm| alarm.scored.early.is_none()));

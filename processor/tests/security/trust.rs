@@ -148,12 +148,7 @@ async fn kafka_is_trusted_by_its_certificate_and_trusts_a_login_or_a_certificate
     check_refusal("plain text to TLS", &refused, UNREACHABLE, &named);
 
     let refused = output(&broker.plain, &trusting(&ca), "");
-    let named = [
-        "TLS handshake",
-        &broker.plain,
-        "PLAINTEXT",
-        "security.protocol",
-    ];
+    let named = ["TLS handshake", &broker.plain, "security.protocol"];
     check_refusal("TLS to plain text", &refused, UNREACHABLE, &named);
 
     let refused = output(&broker.mutual, &trusting(&ca), "");
