@@ -276,10 +276,7 @@ fn watch(program: &Path, arguments: &[&str], events: u64) -> Result<Drained> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    ensure!(
-        matches!(status.code(), Some(0 | 1)),
-        "{arguments:?} ended with {status}"
-    );
+    ensure!(status.success(), "{arguments:?} ended with {status}");
     Ok(Drained {
         events,
         seconds: started.elapsed().as_secs_f64(),

@@ -163,7 +163,7 @@ pub(crate) fn logguard(program: &Path, arguments: &[&str], database_url: &str) -
         .with_context(|| format!("cannot start {}", program.display()))?;
     // 1 says that anomalies were found.
     ensure!(
-        matches!(output.status.code(), Some(0 | 1)),
+        output.status.success(),
         "logguard {arguments:?} ended with {}:\n{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)

@@ -35,7 +35,9 @@ pub(super) struct Incident {
 impl Incident {
     fn delay_s(&self) -> Option<f64> {
         let told = self.told?;
-        Some((told.as_millis() - self.first_line.as_millis()) as f64 / 1_000.0)
+        // An alarm may come for another reason before the first line that is labelled.
+        let delay_ms = (told.as_millis() - self.first_line.as_millis()).max(0);
+        Some(delay_ms as f64 / 1_000.0)
     }
 
     /// Returns the kinds of anomaly that its windows name.

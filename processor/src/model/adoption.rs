@@ -271,12 +271,13 @@ impl Adoption {
     /// adopts a template says that it is usual from then on, at any level; one that is forgotten stays
     /// new however often it comes.
     pub(super) fn decide(&mut self, decided: &[(u64, bool)], start_ms: i64) {
-        for &(template, adopt) in decided.iter().take(ADOPTED_MAX) {
+        for &(template, adopt) in decided.iter().take(ADOPTED_MAX / 2) {
             if !adopt {
                 take(&mut self.adopted, template);
-                if let Some(mut candidate) = take(&mut self.candidates, template) {
-                    candidate.alone = 0;
-                    push(&mut self.candidates, candidate, CANDIDATES_MAX);
+                let mut candidates = self.candidates.iter();
+                let watched = |it: &Recurring| it.template == template && it.alone > 0;
+                if let Some(at) = candidates.position(watched) {
+                    Arc::make_mut(&mut self.candidates)[at].alone = 0;
                 }
                 continue;
             }

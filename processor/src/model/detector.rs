@@ -179,7 +179,8 @@ impl Detector {
                 anomalous: verdict.is_anomaly || baseline.silence.is_told(),
             });
         }
-        self.be_cautious((&window, baseline), &mut verdict, &mut explanation);
+        let told = (&window, early.is_some(), &mut *baseline);
+        self.be_cautious(told, &mut verdict, &mut explanation);
         ScoredWindow {
             features,
             verdict,
@@ -320,7 +321,7 @@ impl Detector {
     /// all: what the stream learns from a window does not depend on who is told of it.
     fn be_cautious(
         &self,
-        (window, baseline): (&ClosedWindow, &mut Baseline),
+        (window, early, baseline): (&ClosedWindow, bool, &mut Baseline),
         verdict: &mut Verdict,
         explanation: &mut Explanation,
     ) {
@@ -332,6 +333,7 @@ impl Detector {
             start_ms: window.bounds.start.as_millis(),
             gap: window.gap,
             anomalous: verdict.is_anomaly,
+            stands: early,
         };
         if caution.step(&mut baseline.youth, judged) {
             (verdict.is_anomaly, verdict.capped) = (false, true);

@@ -147,7 +147,9 @@ impl HourLevels {
             let square = |day: &&(f64, f64)| (day.0.ln() - mean).powi(2);
             let chance = |day: &&(f64, f64)| 1.0 / day.1;
             squares += told.iter().copied().map(|day| square(&day)).sum::<f64>();
-            squares -= told.iter().copied().map(|day| chance(&day)).sum::<f64>();
+            // About the mean of the same days there is less of it by one day's part.
+            let free = (1.0 - 1.0 / count.max(1.0)).max(0.0);
+            squares -= free * told.iter().copied().map(|day| chance(&day)).sum::<f64>();
             freedoms += (count - 1.0).max(0.0);
         }
         let levels = by_hour.map(|days| median(days.into_iter().map(|day| day.0).collect()));
@@ -300,6 +302,9 @@ impl Daily {
         self.told = 0;
         self.hour = (0, 0.0, 0);
         let Some(hour) = hour.filter(|_| self.level.0 > 0.0) else {
+            // Hours of two levels are no rhythm.
+            self.hours = Arc::default();
+            self.variation = Default::default();
             return;
         };
         let level = recent / hour.level;

@@ -82,7 +82,7 @@ impl Caution {
 
     /// Takes note of a window; returns whether its alarm, if it has one, is held back.
     pub(super) fn step(&self, youth: &mut Youth, window: Judged) -> bool {
-        let held = window.anomalous && self.holds_back(youth, window.start_ms);
+        let held = window.anomalous && !window.stands && self.holds_back(youth, window.start_ms);
         if window.anomalous && !held {
             let day = window.start_ms.div_euclid(DAY_MS);
             let before = if youth.day == day { youth.alarms } else { 0 };
@@ -124,6 +124,8 @@ pub(super) struct Judged {
     pub(super) start_ms: i64,
     pub(super) gap: bool,
     pub(super) anomalous: bool,
+    /// An alarm told of it before it was full.
+    pub(super) stands: bool,
 }
 
 #[cfg(test)]
@@ -142,6 +144,7 @@ mod tests {
             start_ms: window * LENGTH_MS,
             gap: false,
             anomalous,
+            stands: false,
         }
     }
 

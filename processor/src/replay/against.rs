@@ -70,13 +70,14 @@ pub(super) fn against(
         worse: None,
     };
     comparison.decide();
-    if args.json {
+    let written = if args.json {
         comparison.write_json(out)
     } else {
         comparison.write_text(out)
-    }?;
+    };
+    // What came of it counts, even if nobody reads it to its end.
     match comparison.worse {
-        None => Ok(()),
+        None => Ok(written?),
         Some(why) => Err(Worse {
             model: other.display().to_string(),
             why,

@@ -27,6 +27,8 @@ impl Alone {
     fn judge_by_second(&self, scored: &mut ScoredWindow) {
         if let Some(verdict) = self.bundle.second_verdict(scored) {
             scored.verdict = verdict;
+            // It looks at full windows only.
+            scored.early = None;
         }
     }
 }

@@ -134,7 +134,9 @@ fn is_found(kind: Kind, ground: &Ground, shared: &mut Shared) -> Option<bool> {
         window.bounds.start = bounds.start.saturating_add(number * length_ms);
         window.bounds.end = bounds.end.saturating_add(number * length_ms);
         window.slot = window.bounds.start;
-        shared.score(window, &mut baseline).verdict.is_anomaly
+        let verdict = shared.score(window, &mut baseline).verdict;
+        // What a young model holds back it has found.
+        verdict.is_anomaly || verdict.capped
     });
     Some(found)
 }
@@ -145,39 +147,38 @@ fn overlaid(
     content: &WindowContent,
     shared: &mut Shared,
 ) -> Option<(WindowContent, i64)> {
-    let mut lines = lines_of(content);
+    let lines = lines_of(content);
+    let mut content = content.clone();
     let windows = match kind {
         Kind::ErrorBurst => {
             let more = content.lines().max(BURST_LINES_MIN);
-            lines.push(known_error(&lines, more)?);
+            add(&mut content, &known_error(&lines, more)?);
             1
         }
         Kind::Surge => {
-            for of in &mut lines {
-                of.count = of.count.saturating_mul(SURGE_FACTOR);
-            }
+            content.multiply(SURGE_FACTOR);
             1
         }
         Kind::NewLine => {
-            let template = shared.template(NEW_LINE);
-            lines.push(Lines {
+            let line = Lines {
                 service: Arc::clone(&lines.first()?.service),
-                template,
+                template: shared.template(NEW_LINE),
                 level: Level::Info,
                 count: 1,
-            });
+            };
+            add(&mut content, &line);
             1
         }
         Kind::Silence => {
-            lines.clear();
+            content = WindowContent::default();
             SILENT_WINDOWS
         }
         Kind::ChangedMix => {
-            change_mix(&mut lines)?;
+            content = content_of(&change_mix(lines)?);
             MIX_WINDOWS
         }
     };
-    Some((content_of(&lines), windows))
+    Some((content, windows))
 }
 
 /// Returns lines of an error that the window has; of its rarest line, turned into an error, if it has
@@ -194,9 +195,9 @@ fn known_error(lines: &[Lines], count: u32) -> Option<Lines> {
 }
 
 /// Lets the service with most lines write nothing but its rarest ones, as many as before.
-fn change_mix(lines: &mut Vec<Lines>) -> Option<()> {
+fn change_mix(mut lines: Vec<Lines>) -> Option<Vec<Lines>> {
     let mut sums: BTreeMap<Arc<str>, (u32, u32)> = BTreeMap::new();
-    for of in &*lines {
+    for of in &lines {
         let (count, templates) = sums.entry(Arc::clone(&of.service)).or_default();
         *count += of.count;
         *templates += 1;
@@ -205,15 +206,21 @@ fn change_mix(lines: &mut Vec<Lines>) -> Option<()> {
     let (service, (count, _)) = several.max_by_key(|(_, (count, _))| *count)?;
     let of_service = lines.iter().filter(|of| of.service == *service);
     let rarest = of_service.min_by_key(|of| (of.count, of.template.hash))?;
+    // One error among many lines of a pair is no reason to call all of them errors.
     let rarest = Lines {
         count: *count,
+        level: rarest.level.min(Level::Warn),
         ..rarest.clone()
     };
     lines.retain(|of| of.service != rarest.service);
+    for of in lines.iter_mut().filter(|of| of.count > 1) {
+        of.level = of.level.min(Level::Warn);
+    }
     lines.push(rarest);
-    Some(())
+    Some(lines)
 }
 
+/// Returns the lines of each pair, at the highest level that one of them had.
 fn lines_of(content: &WindowContent) -> Vec<Lines> {
     let pairs = content.sorted_pairs().into_iter();
     pairs
@@ -229,16 +236,20 @@ fn lines_of(content: &WindowContent) -> Vec<Lines> {
 fn content_of(lines: &[Lines]) -> WindowContent {
     let mut content = WindowContent::default();
     for of in lines {
-        let event = LogEvent {
-            time: crate::event::EventTime::default(),
-            level: of.level,
-            service: Cow::Borrowed(&of.service),
-            message: Cow::Borrowed(&of.template.text),
-            label: None,
-        };
-        for _ in 0..of.count {
-            content.add(&event, &of.template);
-        }
+        add(&mut content, of);
     }
     content
+}
+
+fn add(content: &mut WindowContent, of: &Lines) {
+    let event = LogEvent {
+        time: crate::event::EventTime::default(),
+        level: of.level,
+        service: Cow::Borrowed(&of.service),
+        message: Cow::Borrowed(&of.template.text),
+        label: None,
+    };
+    for _ in 0..of.count {
+        content.add(&event, &of.template);
+    }
 }

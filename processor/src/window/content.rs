@@ -110,6 +110,16 @@ impl WindowContent {
         self.add_pair(service, event.level, template, pairs_max.min(PAIRS_MAX));
     }
 
+    /// Makes of each line so many.
+    pub fn multiply(&mut self, factor: u32) {
+        let services = self.services.iter_mut().flat_map(|it| &mut it.levels);
+        let pairs = self.pairs.iter_mut().map(|it| &mut it.count);
+        let counts = self.levels.iter_mut().chain(services).chain(pairs);
+        for count in counts.chain([&mut self.overflow]) {
+            *count = count.saturating_mul(factor);
+        }
+    }
+
     fn add_anomalous(&mut self, event: &LogEvent<'_>) {
         let earlier = |known: &AnomalousLine| known.time <= event.time;
         if !self.first_anomalous.as_ref().is_some_and(earlier) {

@@ -43,7 +43,8 @@ fn with_hostile_lines(dir: &TempDir) {
             "timestamp": time, "level": "ERROR", "service": "<b>auth</b>", "message": HOSTILE,
             "is_anomaly": anomaly, "anomaly_type": "<i>evil</i>",
         });
-        lines.extend(vec![line.to_string(); 3]);
+        // A flood of them: whatever is thought of the line, these windows alarm.
+        lines.extend(vec![line.to_string(); 200]);
     }
     let time = |line: &String| -> String {
         let line: Value = serde_json::from_str(line).unwrap();

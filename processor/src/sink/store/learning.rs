@@ -54,7 +54,8 @@ WITH held AS MATERIALIZED (
   WHERE consumer_group = $1 AND topic = $2 AND epoch IN (SELECT epoch FROM held)
 )
 INSERT INTO active_models (consumer_group, topic, active_from, checksum, activated_by)
-SELECT $1, $2, $4, $6, $5 FROM held RETURNING checksum";
+SELECT $1, $2, $4, $6, $5 FROM held
+ON CONFLICT DO NOTHING RETURNING checksum";
 
 /// The model that judges a topic's windows.
 #[derive(Clone, Debug, PartialEq, Eq)]
