@@ -4,7 +4,7 @@
 # usage: test.sh [ARGUMENT OF cargo test]...        for example: test.sh -p logguard --test end_to_end
 #
 # Installs what is missing (Debian packages; Kafka from Maven Central), starts both services on free loopback
-# ports in a temporary directory, runs `cargo test --workspace --locked` once, stops the services whatever
+# ports in a temporary directory, runs `cargo test` over the workspace once, stops the services whatever
 # happened, and ends with cargo's exit code. The services' logs stay in target/service-logs.
 #
 # LOGGUARD_TEST_KAFKA_BROKERS or LOGGUARD_TEST_DATABASE_URL (a superuser's), when set, is used instead of a
@@ -68,4 +68,5 @@ start_services
 cd "$PROJECT_DIR"
 # More tests at once than there are cores: those that take long wait for brokers, and do not compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
-cargo test --workspace --locked "$@"
+# The benches have no tests; the lints compile them.
+cargo test --workspace --exclude logguard-bench --locked "$@"
