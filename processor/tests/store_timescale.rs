@@ -12,7 +12,7 @@ use common::{TestDatabase, fresh_database, offers_timescale, skipped};
 use logguard::{
     sink::{
         maintain::{MaintainOptions, maintain},
-        migrate::{MigrateOptions, Timescale, migrate},
+        migrate::{MigrateOptions, Retention, Timescale, migrate},
     },
     window::FinalBy,
 };
@@ -84,7 +84,14 @@ async fn tables_that_grow_are_hypertables_with_policies() {
     let config = store_config(&database);
     migrate(&config, KEEP_ROWS).await.unwrap();
     assert_eq!(texts(&client, POLICIES).await, [retained[0], retained[3]]);
+    // What was said stays said, until something else is.
     migrate(&config, MigrateOptions::default()).await.unwrap();
+    assert_eq!(texts(&client, POLICIES).await.len(), 2);
+    let on = MigrateOptions {
+        retention: Some(Retention::On),
+        ..MigrateOptions::default()
+    };
+    migrate(&config, on).await.unwrap();
     assert_eq!(texts(&client, POLICIES).await, retained);
 }
 
