@@ -27,10 +27,17 @@ const LOOKS: usize = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 async fn prepare(name: &'static str) -> Option<(Fleet, Flow)> {
+    prepare_with(name, &[]).await
+}
+
+async fn prepare_with(
+    name: &'static str,
+    settings: &'static [(&'static str, &'static str)],
+) -> Option<(Fleet, Flow)> {
     let plan = Plan {
         name,
         partitions: PARTITIONS,
-        settings: &[],
+        settings,
     };
     let fleet = Fleet::prepare(plan).await?;
     let flow = fleet.flow(LOAD);
@@ -114,7 +121,10 @@ async fn a_full_disk_holds_up_alarms_and_no_row() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn rotation_and_deletion_under_two_processors_repeat_and_lose_no_alarm() {
     const ROUNDS: usize = 6;
-    let Some((mut fleet, flow)) = prepare("rotation").await else {
+    // An early alarm is as old as its window when that is done: rotated twice meanwhile, which here takes
+    // a second, it comes again after a death. Across files alarms come at least once.
+    let late = &[("LOGGUARD_MODEL__EARLY_ALARMS", "false")];
+    let Some((mut fleet, flow)) = prepare_with("rotation", late).await else {
         return;
     };
     let processors = [fleet.start(), fleet.start()];
