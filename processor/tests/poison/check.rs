@@ -168,15 +168,19 @@ pub(crate) async fn rows(client: &Client, written: &Written) -> Rows {
     rows
 }
 
-/// There is a result message for every row, each of them JSON.
+/// There is a result message for every row, each of them JSON. Before its last word on a window comes
+/// nothing but what an early alarm says of it.
 pub(crate) fn messages(messages: &[Record], rows: &Rows) {
-    let keys: BTreeSet<_> = messages.iter().map(|(key, _)| key).collect();
-    assert_eq!((messages.len(), keys.len()), (rows.count, rows.count));
+    let mut last: BTreeMap<&[u8], Value> = BTreeMap::new();
     for (key, text) in messages {
         let message: Value = serde_json::from_str(text).unwrap();
         let stream = message["stream"].as_str().unwrap();
         assert!(key.starts_with(stream), "{key}: {text}");
+        if let Some(before) = last.insert(key.as_bytes(), message) {
+            assert_eq!(before["provisional"], true, "{key}: {before}, then {text}");
+        }
     }
+    assert_eq!(last.len(), rows.count);
 }
 
 /// The alarm file holds the alarms of the rows and their samples, whatever the samples say.
