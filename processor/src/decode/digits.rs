@@ -4,6 +4,7 @@
 //! some digits and not others. A text that stands nowhere in a message, whatever its digits, cannot
 //! match there: the rule then behaves as if it had no such part, and all digits are alike to the rest.
 
+use regex_automata::meta;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Most texts looked for; rules with more are taken to tell digits apart everywhere.
@@ -12,8 +13,16 @@ const TEXTS_MAX: usize = 256;
 /// The texts in which a set of rules tells digits apart.
 #[derive(Debug)]
 pub(super) struct Digits {
-    /// With every digit a `0`; `None` if the rules tell digits apart by more than texts.
-    texts: Option<Vec<Vec<u8>>>,
+    told_apart: ToldApart,
+}
+
+/// Where digits are told apart.
+#[derive(Debug)]
+enum ToldApart {
+    Nowhere,
+    /// Where one of these texts may stand: they are looked for once every digit is a `0`.
+    Around(Box<meta::Regex>),
+    Everywhere,
 }
 
 impl Digits {
@@ -26,16 +35,31 @@ impl Digits {
             }
         }
         let texts = texts.filter(|texts| texts.len() <= TEXTS_MAX);
-        Self { texts }
+        let told_apart = match texts.map(|texts| (texts.is_empty(), any_of(&texts))) {
+            Some((true, _)) => ToldApart::Nowhere,
+            Some((false, Some(texts))) => ToldApart::Around(Box::new(texts)),
+            Some((false, None)) | None => ToldApart::Everywhere,
+        };
+        Self { told_apart }
     }
 
     /// Returns whether no rule tells digits apart in a message which is this one once every digit is a `0`.
     pub(super) fn are_alike_in(&self, blinded: &[u8]) -> bool {
-        let found = |text: &Vec<u8>| blinded.windows(text.len()).any(|at| at == text);
-        self.texts
-            .as_ref()
-            .is_some_and(|texts| !texts.iter().any(found))
+        match &self.told_apart {
+            ToldApart::Nowhere => true,
+            ToldApart::Around(texts) => !texts.is_match(blinded),
+            ToldApart::Everywhere => false,
+        }
     }
+}
+
+/// Returns what finds any of `texts`, in one pass; `None` if they are too much for it.
+fn any_of(texts: &[Vec<u8>]) -> Option<meta::Regex> {
+    let text = |text: &Vec<u8>| Hir::literal(text.as_slice());
+    let hir = Hir::alternation(texts.iter().map(text).collect());
+    let config = meta::Config::new().utf8_empty(false);
+    let mut builder = meta::Builder::new();
+    builder.configure(config).build_from_hir(&hir).ok()
 }
 
 /// Returns what stands for a byte when digits are not told apart.

@@ -126,7 +126,12 @@ fn event_json(payload: &[u8]) -> serde_json::Result<EventJson<'_>> {
     if payload.trim_ascii_start().first() == Some(&b'[') {
         return Err(de::Error::custom("an array, expected an object"));
     }
-    serde_json::from_slice(payload)
+    // Checked as a whole it need not be checked text by text. What is no UTF-8 may still be an event, if
+    // that is in a member nobody asks for.
+    match std::str::from_utf8(payload) {
+        Ok(payload) => serde_json::from_str(payload),
+        Err(_) => serde_json::from_slice(payload),
+    }
 }
 
 fn reject(reason: RejectReason, detail: impl Into<String>) -> Rejected {
