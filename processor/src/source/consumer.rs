@@ -32,6 +32,9 @@ use super::{
 pub(super) const POLL_MAX: Duration = Duration::from_millis(100);
 /// Most records between two turns, so that acks are drained and room is looked for under load.
 const RECORDS_PER_TURN: usize = 512;
+/// Records polled before they are handed over: the client's code and ours take turns in the processor's
+/// cache, and more per turn gain nothing.
+const RECORDS_PER_RUN: usize = 32;
 /// How long the last commit is tried: a rebalance in progress makes the first tries fail. One try
 /// alone takes up to the session timeout when the broker is gone.
 const FINAL_COMMIT_PATIENCE: Duration = Duration::from_secs(3);
@@ -94,6 +97,16 @@ where
         .map_err(SourceError::Thread)
 }
 
+/// How a run of polls ended.
+enum Polled {
+    /// With as many records as a run takes.
+    Records,
+    /// There is nothing more for now.
+    Nothing,
+    /// After the records before it.
+    Error(KafkaError),
+}
+
 /// The consumer, on its thread.
 struct Reading<H: RecordHandler + Send + 'static> {
     consumer: BaseConsumer<SourceContext<H>>,
@@ -126,18 +139,38 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
     fn poll_batch(&mut self) -> Result<(), SourceError> {
         let throttled = self.context().lock().is_throttled();
         let mut wait = if throttled { Duration::ZERO } else { POLL_MAX };
-        for _ in 0..RECORDS_PER_TURN {
-            match self.consumer.poll(wait) {
-                None => break,
-                Some(Ok(message)) => {
-                    let record = record_of(&message);
-                    self.context().lock().record(message.partition(), record);
-                }
-                Some(Err(error)) => self.on_error(error)?,
+        for _ in 0..RECORDS_PER_TURN / RECORDS_PER_RUN {
+            match self.poll_run(wait) {
+                Polled::Records => {}
+                Polled::Nothing => break,
+                Polled::Error(error) => self.on_error(error)?,
             }
             wait = Duration::ZERO;
         }
         Ok(())
+    }
+
+    /// Hands over a run of records, up to the first poll that gives none. What a callback takes away while
+    /// they are polled is not handed over any more: the member knows its partitions and positions.
+    fn poll_run(&self, wait: Duration) -> Polled {
+        let mut run = Vec::with_capacity(RECORDS_PER_RUN);
+        let mut wait = wait;
+        let polled = loop {
+            match self.consumer.poll(wait) {
+                None => break Polled::Nothing,
+                Some(Ok(message)) => run.push(message),
+                Some(Err(error)) => break Polled::Error(error),
+            }
+            if run.len() == RECORDS_PER_RUN {
+                break Polled::Records;
+            }
+            wait = Duration::ZERO;
+        };
+        let mut member = self.context().lock();
+        for message in &run {
+            member.record(message.partition(), record_of(message));
+        }
+        polled
     }
 
     fn on_error(&mut self, error: KafkaError) -> Result<(), SourceError> {
