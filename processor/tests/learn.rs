@@ -394,6 +394,29 @@ async fn learners_that_die_or_sleep_are_replaced() {
     replicas.finish(both).await;
 }
 
+/// A renewal of the lease waits for a lock, and would for as long as a statement may last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stop_while_learning_does_not_wait_for_the_store() {
+    let Some(mut replicas) = Replicas::prepare("stop").await else {
+        return;
+    };
+    replicas.write(&FIRST.lines());
+    let slow = "learning.lease_ms=return(3000);learning.enough=sleep(60000)";
+    let mut one = replicas.start(slow, &[]);
+    let learning = "learning the first model of the topic";
+    until("it learns", &[], async || says(&one, learning)).await;
+    let other = replicas.database.client().await;
+    let lock = "BEGIN; LOCK TABLE learning_leases IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waits = async || replicas.number(waiting).await > 0;
+    until("a renewal waits", &[], waits).await;
+    one.terminate();
+    one.ends_well(Duration::from_secs(15)).await;
+    assert!(says(&one, "the store does not answer"));
+}
+
 /// Without a store, on a topic that is empty at the start, and with an incident in what comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_single_process_learns_from_what_comes() {
