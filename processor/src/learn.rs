@@ -9,7 +9,8 @@
 //!
 //! Whoever waits or learns is not in the consumer group: no partition is held up, nothing is committed
 //! that was not scored, and once there is a model every record is scored from the first one on. The
-//! lease only saves work: two learners at a time harm nothing, since one of them alone publishes.
+//! lease only saves work: two learners at a time harm nothing, since one of them alone publishes; one
+//! that finds its lease lost leaves off before its next step.
 
 mod active;
 mod enough;

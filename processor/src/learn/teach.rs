@@ -100,10 +100,7 @@ impl Look {
                 self.reader.read_on()?;
             }
         }
-        Ok(match progress.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        })
+        Ok(progress.go_on())
     }
 
     /// Reads what is new, as far as it is needed.
@@ -115,10 +112,10 @@ impl Look {
             {
                 enough.add(time);
             }
-            if enough.is_enough() || progress.is_cancelled() {
-                return ControlFlow::Break(());
+            match enough.is_enough() {
+                true => ControlFlow::Break(()),
+                false => progress.go_on(),
             }
-            ControlFlow::Continue(())
         })?;
         Ok(())
     }
@@ -179,10 +176,7 @@ fn read(
         closed: &mut |window| suspicion.add(window),
         progress: &mut |passed| {
             progress.set(Stage::Reading { passed, total });
-            match progress.is_cancelled() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            progress.go_on()
         },
     };
     // The lines of the past may be of any time: what counts is when they were written.
@@ -196,11 +190,12 @@ fn read(
              usual: {spell}; train again later with `logguard train --from-kafka`"
         );
     }
-    let bundle = lesson.finish(&mut |at| {
+    let finished = lesson.finish_or_break(&mut |at| {
         let (windows, total) = (at.windows, at.total);
         progress.set(Stage::Calibrating { windows, total });
+        progress.go_on()
     })?;
-    Ok(Some(bundle))
+    Ok(finished.continue_value())
 }
 
 /// Returns the time so long ago.
