@@ -30,8 +30,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
 use common::{TestDatabase, fresh_database, kafka_brokers};
 use events::Stretch;
+use logguard::clock::Clock;
 use oracle::{Oracle, Outcome};
 use program::{Running, logguard, run, run_well};
 use tempfile::TempDir;
@@ -222,6 +224,17 @@ impl Replicas {
         }
     }
 
+    /// Deals lines out to the partitions, in records of two hours ago.
+    fn write_old(&self, lines: &[String]) {
+        let before = Clock::system().now() - TimeDelta::hours(2);
+        for partition in 0..PARTITIONS {
+            let every = lines.iter().skip(partition).step_by(PARTITIONS);
+            let number = i32::try_from(partition).unwrap();
+            let place = (self.topic.name.as_str(), number);
+            broker::write_at(&self.topic.brokers, place, every, before.timestamp_millis());
+        }
+    }
+
     /// Starts another one.
     fn start(&mut self, failpoints: &str, further: &[&str]) -> Running {
         self.started += 1;
@@ -394,6 +407,21 @@ async fn learners_that_die_or_sleep_are_replaced() {
     replicas.finish(both).await;
 }
 
+/// It holds more than is read at once, and nothing of the time that is looked at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_topic_that_fell_quiet_is_learnt_from_as_far_back_as_it_takes() {
+    let Some(mut replicas) = Replicas::prepare("quiet").await else {
+        return;
+    };
+    replicas.write_old(&FIRST.lines());
+    let one = vec![replicas.start("learning.records_max=return(100)", &[])];
+    let at_work = async || says(&one[0], "partition starts");
+    until("it is at work", &one, at_work).await;
+    assert!(says(&one[0], "reading the newest records"));
+    assert!(says(&one[0], "reading further back"));
+    replicas.finish(one).await;
+}
+
 /// A renewal of the lease waits for a lock, and would for as long as a statement may last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_stop_while_learning_does_not_wait_for_the_store() {
@@ -425,7 +453,7 @@ async fn a_single_process_learns_from_what_comes() {
     };
     let alone = ["--store", "none"];
     let mut one = vec![replicas.start("", &alone)];
-    let waits = async || says(&one[0], "holds no log events yet");
+    let waits = async || says(&one[0], "holds no log events of the last day");
     until("it waits for log events", &one, waits).await;
     assert!(!probe::says_yes(&one[0], "/readyz") && probe::says_yes(&one[0], "/livez"));
     let mut lines = [FIRST.lines(), incident()].concat();
