@@ -27,7 +27,7 @@ use std::{
 use anyhow::anyhow;
 use fail::fail_point;
 
-pub(crate) use self::active::active_model;
+pub(crate) use self::active::{active_model, warn_of_another};
 pub use self::progress::LearningMetrics;
 use self::{
     lease::{Kept, holder, lease_holds},

@@ -362,6 +362,12 @@ async fn of_three_replicas_one_learns_and_all_run_its_model() {
     let at_work = async || says(&late[0], "running the active model of the store");
     until("a late one is at work", &late, at_work).await;
     assert!(!says(&late[0], "learning the first model"));
+    // One with another model of its own runs that, and says so.
+    let train = replicas.topic.train(&["--model-dir", "own"]);
+    run_well(replicas.topic.dir.path(), train);
+    let other = vec![replicas.start("", &["--model-dir", "own"])];
+    let warns = async || says(&other[0], "names another model as active");
+    until("it warns of the active model", &other, warns).await;
 }
 
 /// The first learner is killed, the second is paused for longer than its lease; the third publishes,
