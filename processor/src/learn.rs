@@ -9,8 +9,8 @@
 //!
 //! Whoever waits or learns is not in the consumer group: no partition is held up, nothing is committed
 //! that was not scored, and once there is a model every record is scored from the first one on. The
-//! lease only saves work: two learners at a time harm nothing, since one of them alone publishes; one
-//! that finds its lease lost leaves off before its next step.
+//! lease only saves work: two learners at a time harm nothing, since one of them alone publishes;
+//! one that finds its lease lost leaves off before its next step.
 
 mod active;
 mod enough;
@@ -50,8 +50,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// Pause after a failure that may mend itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How long a store that was asked something may still take once a stop is asked for: time to publish
-/// or to give up the lease, and far less than a statement may last.
+/// How long a store that was asked something may still take once a stop is asked for: time to
+/// publish or to give up the lease, and far less than a statement may last.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a first start needs to know, and whom it tells.

@@ -296,8 +296,8 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
     Ok(Some(store))
 }
 
-/// Makes the model known to the store, and says so where that names another as active; however long the
-/// store is away, nothing waits for it.
+/// Makes the model known to the store, and says so where that names another as active; however long
+/// the store is away, nothing waits for it.
 async fn announce_model(store: Store, topic: String, bundle: Arc<Bundle>) {
     register_model(&store, &bundle).await;
     learn::warn_of_another(&store, &topic, &bundle).await;

@@ -390,8 +390,8 @@ async fn final_alarms_replace_provisional_ones_and_never_the_reverse() {
     );
 }
 
-/// Once told in time, and once too late from the first time on; then both are read again, too late, as
-/// after a crash.
+/// Once told in time, and once too late from the first time on; then both are read again, too late,
+/// as after a crash.
 #[tokio::test]
 async fn an_alarm_that_was_told_in_time_does_not_become_stale() {
     let Some((_database, client, mut harness)) = claimed().await else {

@@ -75,8 +75,8 @@ impl Enough {
     }
 }
 
-/// Returns the windows from one with lines to the next, none if one of them is not there. Empty windows
-/// between the two count as far as they get rows of their own.
+/// Returns the windows from one with lines to the next, none if one of them is not there. Empty
+/// windows between the two count as far as they get rows of their own.
 fn step(one: Option<i64>, next: Option<i64>) -> i64 {
     let windows = one.zip(next).map(|(one, next)| next - one);
     windows.map_or(0, |it| it.min(i64::from(EMPTY_ROWS_MAX) + 1))

@@ -14,7 +14,8 @@ use crate::{event::EventTime, window::ClosedWindow};
 const WINDOWS_MAX: usize = 20_160;
 /// Most critical templates told apart in one window.
 const WINDOW_TEMPLATES_MAX: usize = 64;
-/// Most critical templates whose text is kept: 5 MB at most. Lines of further ones count all the same.
+/// Most critical templates whose text is kept: 5 MB at most. Lines of further ones count all the
+/// same.
 const TEXTS_MAX: usize = 10_000;
 /// What is shown for the text of the others.
 const NO_TEXT: &str = "(a text that was not kept)";

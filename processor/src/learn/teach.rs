@@ -35,8 +35,8 @@ use crate::{
 
 /// Records of a topic's past that are learnt from: those written in the last day, if there are as many.
 const PAST_MAX: Duration = Duration::from_secs(86_400);
-/// Beyond so many records, which are minutes of reading, the newest have to do: as many as it takes to
-/// cover the time asked for.
+/// Beyond so many records, which are minutes of reading, the newest have to do: as many as it takes
+/// to cover the time asked for.
 const RECORDS_MAX: u64 = 20_000_000;
 /// How often new records are looked for while there are too few.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

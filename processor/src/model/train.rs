@@ -176,8 +176,8 @@ impl Trainer {
         Ok(bundle)
     }
 
-    /// Fits and calibrates the model, as [`Self::finish`] does, unless `progress` breaks off; it is asked
-    /// between the steps.
+    /// Fits and calibrates the model, as [`Self::finish`] does, unless `progress` breaks off; it is
+    /// asked between the steps.
     ///
     /// # Errors
     /// As [`Self::finish`].

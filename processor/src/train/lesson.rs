@@ -99,7 +99,7 @@ impl Lesson {
         self.trainer.finish(progress)
     }
 
-    /// Fits and calibrates the model unless `progress` breaks off, see [`Trainer::finish_or_break`].
+    /// Fits and calibrates the model unless `progress` breaks off.
     ///
     /// # Errors
     /// As [`Self::finish`].

@@ -8,7 +8,8 @@ use tracing::warn;
 use super::{Store, StoreError, row::StreamState};
 use crate::model::{Baseline, Decision};
 
-/// Most decisions that take effect, the newest ones; whoever has more wants another model, and is told so.
+/// Most decisions that take effect, the newest ones; whoever has more wants another model, and is
+/// told so.
 const DECISIONS_MAX: i64 = 10_000;
 
 /// Streams are walked one index entry each, as when a partition is claimed.
@@ -120,7 +121,7 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// Returns what people decided, newest first: the newest decisions, and a warning if there are more.
+    /// Returns what people decided, newest first; warns once if there is more of it than is read.
     ///
     /// # Errors
     /// The server is not reachable, refuses the role, or has no schema.

@@ -11,8 +11,8 @@ use tracing::warn;
 use super::{Store, StoreError, json::without_nul};
 use crate::model::{Mute, Mutes, Pattern};
 
-/// Most mutes that take effect; beyond it the oldest are passed over, and a warning says so. A team that
-/// has mutes by the thousand needs another model.
+/// Most mutes that take effect; beyond it the oldest are passed over, and a warning says so. A team
+/// that has mutes by the thousand needs another model.
 pub const MUTES_MAX: i64 = 10_000;
 
 /// What somebody says of an alarm.

@@ -19,9 +19,8 @@ impl PassedOver {
             warn!(
                 found,
                 read,
-                "more mutes than are read: the oldest do not hold; lift or let expire what is muted \
-                 for nothing, have `logguard maintain` drop the expired ones, or train a model that \
-                 knows what is muted"
+                "more mutes than are read: the oldest do not hold; have `logguard maintain` drop \
+                 those that expired long ago, mute less, or train a model that knows what is muted"
             );
         }
     }
