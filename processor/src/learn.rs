@@ -9,7 +9,8 @@
 //!
 //! Whoever waits or learns is not in the consumer group: no partition is held up, nothing is committed
 //! that was not scored, and once there is a model every record is scored from the first one on. The
-//! lease only saves work: two learners at a time harm nothing, since one of them alone publishes.
+//! lease only saves work: two learners at a time harm nothing, since one of them alone publishes;
+//! one that finds its lease lost leaves off before its next step.
 
 mod active;
 mod enough;
@@ -26,7 +27,7 @@ use std::{
 use anyhow::anyhow;
 use fail::fail_point;
 
-pub(crate) use self::active::active_model;
+pub(crate) use self::active::{active_model, warn_of_another};
 pub use self::progress::LearningMetrics;
 use self::{
     lease::{Kept, holder, lease_holds},
@@ -49,6 +50,9 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// Pause after a failure that may mend itself.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long a store that was asked something may still take once a stop is asked for: time to
+/// publish or to give up the lease, and far less than a statement may last.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a first start needs to know, and whom it tells.
 pub(crate) struct FirstStart<'a> {
@@ -140,7 +144,16 @@ impl FirstStart<'_> {
         );
         let mut told: Option<Instant> = None;
         while !self.shutdown.requested() {
-            match self.take_turn(store, asked).await {
+            let turn = tokio::select! {
+                turn = self.take_turn(store, asked) => turn,
+                () = self.stop_is_overdue() => {
+                    tracing::warn!(
+                        "the store does not answer; stopping without it: a lease expires by itself"
+                    );
+                    break;
+                }
+            };
+            match turn {
                 Ok(Turn::Model(bundle)) => return Ok(Some(bundle)),
                 Ok(Turn::Waiting { holder, progress }) => {
                     if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
@@ -195,10 +208,11 @@ impl FirstStart<'_> {
             "learning the first model of the topic"
         );
         let progress = Progress::new(self.metrics.clone());
+        // The thread ends even where a stop cuts this short.
+        let _cancelled = progress.cancel_on_drop();
         self.metrics.set_learner(true);
         let learnt = self.learn_under(asked, lease, &progress).await;
         self.metrics.set_learner(false);
-        progress.cancel();
         learnt
     }
 
@@ -254,6 +268,14 @@ impl FirstStart<'_> {
         tracing::warn!(error = format!("{error:#}"), "no model yet; trying again");
         self.pause(RETRY_AFTER).await;
         Ok(())
+    }
+
+    /// Returns once a stop was asked for and has waited for long enough.
+    async fn stop_is_overdue(&self) {
+        while !self.shutdown.requested() {
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+        tokio::time::sleep(STOP_WITHIN).await;
     }
 
     /// Waits, alive, and not for long once a stop is asked for.

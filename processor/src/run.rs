@@ -168,7 +168,8 @@ async fn run_parts(
         return Ok(());
     };
     if let Some(store) = store.clone() {
-        tokio::spawn(register_model(store, Arc::clone(&bundle)));
+        let topic = config.kafka.input_topic.clone();
+        tokio::spawn(announce_model(store, topic, Arc::clone(&bundle)));
     }
     let shared = replay::shared(config, bundle, partitions)?;
     let (worker, running) = start_worker(config, store, shared, (&metrics, &health))?;
@@ -295,10 +296,17 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
     Ok(Some(store))
 }
 
-/// Puts the model into the store's registry, however long the store is away: nothing waits for it.
-async fn register_model(store: Store, bundle: Arc<Bundle>) {
+/// Makes the model known to the store, and says so where that names another as active; however long
+/// the store is away, nothing waits for it.
+async fn announce_model(store: Store, topic: String, bundle: Arc<Bundle>) {
+    register_model(&store, &bundle).await;
+    learn::warn_of_another(&store, &topic, &bundle).await;
+}
+
+/// Puts the model into the store's registry.
+async fn register_model(store: &Store, bundle: &Bundle) {
     loop {
-        match store.register_model(&bundle).await {
+        match store.register_model(bundle).await {
             Ok(true) => {
                 tracing::info!(checksum = %bundle.checksum(), "the model is new to the registry");
                 return;

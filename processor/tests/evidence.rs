@@ -637,6 +637,40 @@ async fn a_template_is_adopted_and_forgotten_by_hand() {
     assert_eq!(world.ask(&args).0, 3);
 }
 
+#[tokio::test]
+async fn more_mutes_and_decisions_than_are_read_are_told_of() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    run_well(dir.path(), ["migrate", "--database-url", &database.url]);
+    let client = database.client().await;
+    let warned = |command: &[&str]| {
+        let output = run(
+            dir.path(),
+            [command, &["--database-url", database.url.as_str()]].concat(),
+        );
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let told = stderr.matches("the oldest do not hold").count();
+        assert!(told == 0 || stderr.contains("found=10001"), "{stderr}");
+        told
+    };
+    for (further, times) in [(10_000, 0), (1, 1)] {
+        let insert = format!(
+            "INSERT INTO mutes (stream, kind, alarm_id, active_from, expires_at, created_by)
+             SELECT 't/0', 'volume', 'a', now(), now() + interval '1 day', 'ann'
+             FROM generate_series(1, {further});
+             INSERT INTO template_decisions (stream, template, decision, active_from, created_by)
+             SELECT 't/0', lpad(to_hex(n), 16, '0'), 'adopt', now(), 'ann'
+             FROM generate_series(1, {further}) AS n"
+        );
+        client.batch_execute(&insert).await.unwrap();
+        assert_eq!(warned(&["mutes"]), times);
+        assert_eq!(warned(&["model", "templates"]), times);
+    }
+}
+
 /// Feedback counts in the next training.
 async fn training(world: &World, false_alarm: &str, real: &str) {
     world.ask_well(&["feedback", real, "--real", "--note", "it was"]);

@@ -30,8 +30,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
 use common::{TestDatabase, fresh_database, kafka_brokers};
 use events::Stretch;
+use logguard::clock::Clock;
 use oracle::{Oracle, Outcome};
 use program::{Running, logguard, run, run_well};
 use tempfile::TempDir;
@@ -222,6 +224,17 @@ impl Replicas {
         }
     }
 
+    /// Deals lines out to the partitions, in records of two hours ago.
+    fn write_old(&self, lines: &[String]) {
+        let before = Clock::system().now() - TimeDelta::hours(2);
+        for partition in 0..PARTITIONS {
+            let every = lines.iter().skip(partition).step_by(PARTITIONS);
+            let number = i32::try_from(partition).unwrap();
+            let place = (self.topic.name.as_str(), number);
+            broker::write_at(&self.topic.brokers, place, every, before.timestamp_millis());
+        }
+    }
+
     /// Starts another one.
     fn start(&mut self, failpoints: &str, further: &[&str]) -> Running {
         self.started += 1;
@@ -349,6 +362,12 @@ async fn of_three_replicas_one_learns_and_all_run_its_model() {
     let at_work = async || says(&late[0], "running the active model of the store");
     until("a late one is at work", &late, at_work).await;
     assert!(!says(&late[0], "learning the first model"));
+    // One with another model of its own runs that, and says so.
+    let train = replicas.topic.train(&["--model-dir", "own"]);
+    run_well(replicas.topic.dir.path(), train);
+    let other = vec![replicas.start("", &["--model-dir", "own"])];
+    let warns = async || says(&other[0], "names another model as active");
+    until("it warns of the active model", &other, warns).await;
 }
 
 /// The first learner is killed, the second is paused for longer than its lease; the third publishes,
@@ -394,6 +413,44 @@ async fn learners_that_die_or_sleep_are_replaced() {
     replicas.finish(both).await;
 }
 
+/// It holds more than is read at once, and nothing of the time that is looked at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_topic_that_fell_quiet_is_learnt_from_as_far_back_as_it_takes() {
+    let Some(mut replicas) = Replicas::prepare("quiet").await else {
+        return;
+    };
+    replicas.write_old(&FIRST.lines());
+    let one = vec![replicas.start("learning.records_max=return(100)", &[])];
+    let at_work = async || says(&one[0], "partition starts");
+    until("it is at work", &one, at_work).await;
+    assert!(says(&one[0], "reading the newest records"));
+    assert!(says(&one[0], "reading further back"));
+    replicas.finish(one).await;
+}
+
+/// A renewal of the lease waits for a lock, and would for as long as a statement may last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stop_while_learning_does_not_wait_for_the_store() {
+    let Some(mut replicas) = Replicas::prepare("stop").await else {
+        return;
+    };
+    replicas.write(&FIRST.lines());
+    let slow = "learning.lease_ms=return(3000);learning.enough=sleep(60000)";
+    let mut one = replicas.start(slow, &[]);
+    let learning = "learning the first model of the topic";
+    until("it learns", &[], async || says(&one, learning)).await;
+    let other = replicas.database.client().await;
+    let lock = "BEGIN; LOCK TABLE learning_leases IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waits = async || replicas.number(waiting).await > 0;
+    until("a renewal waits", &[], waits).await;
+    one.terminate();
+    one.ends_well(Duration::from_secs(15)).await;
+    assert!(says(&one, "the store does not answer"));
+}
+
 /// Without a store, on a topic that is empty at the start, and with an incident in what comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_single_process_learns_from_what_comes() {
@@ -402,7 +459,7 @@ async fn a_single_process_learns_from_what_comes() {
     };
     let alone = ["--store", "none"];
     let mut one = vec![replicas.start("", &alone)];
-    let waits = async || says(&one[0], "holds no log events yet");
+    let waits = async || says(&one[0], "holds no log events of the last day");
     until("it waits for log events", &one, waits).await;
     assert!(!probe::says_yes(&one[0], "/readyz") && probe::says_yes(&one[0], "/livez"));
     let mut lines = [FIRST.lines(), incident()].concat();

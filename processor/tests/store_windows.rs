@@ -390,6 +390,33 @@ async fn final_alarms_replace_provisional_ones_and_never_the_reverse() {
     );
 }
 
+/// Once told in time, and once too late from the first time on; then both are read again, too late,
+/// as after a crash.
+#[tokio::test]
+async fn an_alarm_that_was_told_in_time_does_not_become_stale() {
+    let Some((_database, client, mut harness)) = claimed().await else {
+        return;
+    };
+    let told = |window, stale| {
+        alarming(&Spec {
+            window,
+            stale,
+            ..Spec::default()
+        })
+    };
+    for first in [false, true] {
+        harness.write(vec![told(0, first), told(1, true)]).await;
+        let sql = "SELECT a.stale, r.stale AS scored_late
+                   FROM alarms a JOIN anomaly_results r USING (window_start, window_end, stream)
+                   ORDER BY window_start";
+        let expected = [
+            json!({"stale": false, "scored_late": first}),
+            json!({"stale": true, "scored_late": true}),
+        ];
+        assert_eq!(rows(&client, sql).await, expected);
+    }
+}
+
 #[tokio::test]
 async fn an_alarm_that_the_final_row_does_not_confirm_stays_as_it_was_said() {
     let Some((_database, client, mut harness)) = claimed().await else {

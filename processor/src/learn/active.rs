@@ -1,4 +1,5 @@
-//! The model that is active in the store, for processes that have none of their own.
+//! The model that is active in the store: for processes that have none of their own, and what those
+//! that have one are told of it.
 
 use std::sync::Arc;
 
@@ -34,6 +35,25 @@ pub(crate) async fn active_model(
         "running the active model of the store"
     );
     Ok(Some(Arc::new(bundle)))
+}
+
+/// Says so where the store names another model as active than the one that this process runs.
+pub(crate) async fn warn_of_another(store: &Store, topic: &str, running: &Bundle) {
+    match store.active_model(topic).await {
+        Ok(Some(active)) if *active.checksum != **running.checksum() => tracing::warn!(
+            topic,
+            running = %running.checksum(),
+            active = active.checksum,
+            since = %active.activated_at,
+            activated_by = active.activated_by,
+            "the store names another model as active than the one of this process's model \
+             directory: replicas without a model of their own run that one, and judge otherwise; \
+             give every replica the same model directory and make its model the active one (see \
+             docs/DEPLOYMENT.md), or start this one without"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot ask the store which model is active"),
+    }
 }
 
 /// Refuses an active model made for windows of another length.

@@ -3,7 +3,11 @@
 //! Windows are counted, not the time between the first line and the last: one line with a bad clock
 //! must not make an hour of two windows.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ops::Bound::{Excluded, Unbounded},
+    time::Duration,
+};
 
 use crate::{event::EventTime, model::WINDOWS_MIN, window::EMPTY_ROWS_MAX};
 
@@ -13,6 +17,8 @@ pub(super) struct Enough {
     length_ms: i64,
     asked_ms: i64,
     slots: BTreeSet<i64>,
+    /// Windows covered, kept up with `slots`: it is asked for with every line.
+    covered: i64,
 }
 
 impl Enough {
@@ -22,15 +28,25 @@ impl Enough {
             length_ms: length_ms.max(1),
             asked_ms: i64::try_from(asked.as_millis()).unwrap_or(i64::MAX),
             slots: BTreeSet::new(),
+            covered: 0,
         }
     }
 
     /// Takes note of a line. Memory is bounded by the time asked for: beyond it nothing is noted.
     pub(super) fn add(&mut self, time: EventTime) {
         let slot = time.as_millis().div_euclid(self.length_ms);
-        if !self.slots.contains(&slot) && !self.is_enough() {
-            self.slots.insert(slot);
+        if self.is_enough() || !self.slots.insert(slot) {
+            return;
         }
+        let before = self.slots.range(..slot).next_back().copied();
+        let after = self
+            .slots
+            .range((Excluded(slot), Unbounded))
+            .next()
+            .copied();
+        let added = step(before, Some(slot)) + step(Some(slot), after) - step(before, after);
+        // The first window of all covers itself; any other is covered by the step to it.
+        self.covered += if self.slots.len() == 1 { 1 } else { added };
     }
 
     /// Returns whether it is enough.
@@ -54,17 +70,16 @@ impl Enough {
         self.asked_ms = self.covered_ms().saturating_add(more_ms);
     }
 
-    /// Empty windows between two lines count as far as they get rows of their own.
     fn covered_ms(&self) -> i64 {
-        let later = self.slots.iter().skip(1);
-        let steps = self
-            .slots
-            .iter()
-            .zip(later)
-            .map(|(one, next)| (next - one).min(i64::from(EMPTY_ROWS_MAX) + 1));
-        let first = i64::from(!self.slots.is_empty());
-        (first + steps.sum::<i64>()).saturating_mul(self.length_ms)
+        self.covered.saturating_mul(self.length_ms)
     }
+}
+
+/// Returns the windows from one with lines to the next, none if one of them is not there. Empty
+/// windows between the two count as far as they get rows of their own.
+fn step(one: Option<i64>, next: Option<i64>) -> i64 {
+    let windows = one.zip(next).map(|(one, next)| next - one);
+    windows.map_or(0, |it| it.min(i64::from(EMPTY_ROWS_MAX) + 1))
 }
 
 #[cfg(test)]
@@ -98,6 +113,24 @@ mod tests {
         enough.add(at(1_000_000_000));
         assert!(!enough.is_enough());
         assert_eq!(enough.covered(), Duration::from_secs(12 * 30));
+    }
+
+    #[test]
+    fn the_order_of_lines_does_not_matter() {
+        // With a gap longer than what counts of it.
+        let slots = [0, 1, 2, 5, 9, 40, 41, 43];
+        let covered = |order: &[usize]| {
+            let mut enough = enough();
+            for place in order.iter().chain(order) {
+                enough.add(at(slots[*place] * 30));
+            }
+            enough.covered()
+        };
+        let in_order = covered(&[0, 1, 2, 3, 4, 5, 6, 7]);
+        let windows = 1 + 1 + 1 + 3 + 4 + 11 + 1 + 2;
+        assert_eq!(in_order, Duration::from_secs(windows * 30));
+        assert_eq!(covered(&[7, 6, 5, 4, 3, 2, 1, 0]), in_order);
+        assert_eq!(covered(&[5, 0, 7, 2, 4, 1, 6, 3]), in_order);
     }
 
     #[test]

@@ -6,15 +6,19 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::Arc,
 };
 
-use crate::{decode::Template, event::EventTime, window::ClosedWindow};
+use crate::{event::EventTime, window::ClosedWindow};
 
 /// Most windows looked at: a week at 30 s. Later ones of a longer past are passed over.
 const WINDOWS_MAX: usize = 20_160;
 /// Most critical templates told apart in one window.
 const WINDOW_TEMPLATES_MAX: usize = 64;
+/// Most critical templates whose text is kept: 5 MB at most. Lines of further ones count all the
+/// same.
+const TEXTS_MAX: usize = 10_000;
+/// What is shown for the text of the others.
+const NO_TEXT: &str = "(a text that was not kept)";
 /// Deviations above the median from which a window is suspicious, and the fewest critical lines.
 const DEVIATIONS: f64 = 6.0;
 const LINES_MIN: u32 = 5;
@@ -23,7 +27,7 @@ const LULL_WINDOWS: i64 = 2;
 /// Spells and templates that are told of.
 const SPELLS_MAX: usize = 3;
 const TEMPLATES_MAX: usize = 3;
-/// Longest text of a template that is shown, in characters.
+/// Longest text of a template that is kept and shown, in characters.
 const TEXT_CHARS_MAX: usize = 120;
 /// A mean deviation of the middle half from the median to a standard deviation.
 const MAD_TO_DEVIATION: f64 = 1.4826;
@@ -32,7 +36,7 @@ const MAD_TO_DEVIATION: f64 = 1.4826;
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     windows: BTreeMap<EventTime, Seen>,
-    texts: HashMap<u64, Arc<Template>>,
+    texts: HashMap<u64, Box<str>>,
     length_ms: i64,
 }
 
@@ -92,8 +96,7 @@ impl Suspicion {
                 seen.templates.len() < WINDOW_TEMPLATES_MAX || seen.templates.contains_key(&hash);
             if pair.level.is_critical() && known {
                 *seen.templates.entry(hash).or_default() += pair.count;
-                let template = || Arc::clone(&pair.template);
-                self.texts.entry(hash).or_insert_with(template);
+                keep_text(&mut self.texts, hash, &pair.template.text);
             }
         }
     }
@@ -159,11 +162,7 @@ impl Suspicion {
             .collect();
         templates.sort_by(|one, other| other.2.total_cmp(&one.2).then(one.0.cmp(&other.0)));
         templates.truncate(TEMPLATES_MAX);
-        let text = |hash: &u64| -> String {
-            let template = self.texts.get(hash);
-            let chars = template.iter().flat_map(|it| it.text.chars());
-            chars.take(TEXT_CHARS_MAX).collect()
-        };
+        let text = |hash: &u64| self.texts.get(hash).map_or(NO_TEXT, |text| &**text);
         Spell {
             from,
             until: last.saturating_add(self.length_ms),
@@ -171,9 +170,17 @@ impl Suspicion {
             usual: median * f64::from(windows),
             templates: templates
                 .iter()
-                .map(|(hash, lines, _)| (text(hash), *lines))
+                .map(|(hash, lines, _)| (text(hash).to_owned(), *lines))
                 .collect(),
         }
+    }
+}
+
+/// Keeps the beginning of a template's text, if there is room for one more.
+fn keep_text(texts: &mut HashMap<u64, Box<str>>, hash: u64, text: &str) {
+    if texts.len() < TEXTS_MAX && !texts.contains_key(&hash) {
+        let kept: String = text.chars().take(TEXT_CHARS_MAX).collect();
+        texts.insert(hash, kept.into());
     }
 }
 
@@ -239,6 +246,21 @@ mod tests {
         assert_eq!(spells(|_| (0, "")), []);
         // A system in trouble all the time: nothing stands out.
         assert_eq!(spells(|window| (200 + window % 20, "slow answer")), []);
+    }
+
+    #[test]
+    fn so_many_texts_are_kept_and_no_more() {
+        let mut texts = HashMap::new();
+        for hash in (0..).take(TEXTS_MAX + 10) {
+            keep_text(&mut texts, hash, &"long ".repeat(100));
+        }
+        assert_eq!(texts.len(), TEXTS_MAX);
+        assert!(texts.contains_key(&0));
+        assert!(
+            texts
+                .values()
+                .all(|it| it.chars().count() == TEXT_CHARS_MAX)
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! look (event times, as they come) ─ enough ─► read it all again, in order of time ─► Lesson ─► Bundle
+//!                                              ▲ the newest of it, if that is much ─┐
+//!                                              └─── twice as far back, if too little ┘
 //! ```
 //!
 //! The topic is the memory: while there is too little nothing is kept but which windows had lines, and
@@ -33,7 +35,8 @@ use crate::{
 
 /// Records of a topic's past that are learnt from: those written in the last day, if there are as many.
 const PAST_MAX: Duration = Duration::from_secs(86_400);
-/// Beyond so many records the newest, of twice the time asked for, have to do: minutes of reading.
+/// Beyond so many records, which are minutes of reading, the newest have to do: as many as it takes
+/// to cover the time asked for.
 const RECORDS_MAX: u64 = 20_000_000;
 /// How often new records are looked for while there are too few.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -100,10 +103,7 @@ impl Look {
                 self.reader.read_on()?;
             }
         }
-        Ok(match progress.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        })
+        Ok(progress.go_on())
     }
 
     /// Reads what is new, as far as it is needed.
@@ -115,10 +115,10 @@ impl Look {
             {
                 enough.add(time);
             }
-            if enough.is_enough() || progress.is_cancelled() {
-                return ControlFlow::Break(());
+            match enough.is_enough() {
+                true => ControlFlow::Break(()),
+                false => progress.go_on(),
             }
-            ControlFlow::Continue(())
         })?;
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Look {
         if covered.is_zero() && !self.told_empty {
             self.told_empty = true;
             tracing::warn!(
-                "the topic holds no log events yet; learning begins with the first ones"
+                "the topic holds no log events of the last day; learning begins with the first ones"
             );
         }
     }
@@ -145,24 +145,11 @@ fn event_time(record: RawRecord<'_>) -> Option<EventTime> {
     latest.is_none_or(|latest| time <= latest).then_some(time)
 }
 
-/// Opens what is learnt from: all that was written since then, or the newest of it if that is too much to
-/// read before there is a model.
-fn open(config: &Config, (asked, since): (Duration, EventTime)) -> anyhow::Result<Timeline> {
-    let written_since = |since| {
-        let since = TimeRange {
-            since: Some(since),
-            until: None,
-        };
-        Timeline::open(&config.kafka, &config.kafka.input_topic, since)
-    };
-    let timeline = written_since(since)?;
-    let records = timeline.records_max();
-    if records <= RECORDS_MAX {
-        return Ok(timeline);
-    }
-    let newest = before_now(asked.saturating_mul(2));
-    tracing::info!(records, since = %newest, "more than is needed; learning from the newest records");
-    Ok(written_since(newest.max(since))?)
+/// What was read of a topic.
+struct Heard {
+    lesson: Lesson,
+    suspicion: Suspicion,
+    enough: Enough,
 }
 
 /// Learns from what the topic holds now; `None` if that was cancelled.
@@ -171,36 +158,100 @@ fn read(
     (asked, since): (Duration, EventTime),
     progress: &Progress,
 ) -> anyhow::Result<Option<Bundle>> {
-    let timeline = open(config, (asked, since))?;
+    let mut timeline = open(config, since)?;
+    let (mut span, mut from) = (asked.saturating_mul(2), since);
+    let records = timeline.records_max();
+    if records > records_max() {
+        from = before_now(span).max(since);
+        tracing::info!(records, since = %from, "more than is needed; reading the newest records");
+        timeline = open(config, from)?;
+    }
+    loop {
+        let Some(heard) = hear(config, &timeline, asked, progress)? else {
+            return Ok(None);
+        };
+        if from <= since || heard.enough.is_enough() {
+            return finish(heard, progress);
+        }
+        // The topic was quiet of late, and may stay so: there is nothing to wait for.
+        span = span.saturating_mul(2);
+        from = before_now(span).max(since);
+        tracing::info!(
+            since = %from,
+            "the newest records do not cover the time asked for; reading further back"
+        );
+        timeline = open(config, from)?;
+    }
+}
+
+/// Opens what was written since then.
+fn open(config: &Config, since: EventTime) -> anyhow::Result<Timeline> {
+    let since = TimeRange {
+        since: Some(since),
+        until: None,
+    };
+    let topic = &config.kafka.input_topic;
+    Ok(Timeline::open(&config.kafka, topic, since)?)
+}
+
+/// Reads a stretch of the topic; `None` if that was cancelled.
+fn hear(
+    config: &Config,
+    timeline: &Timeline,
+    asked: Duration,
+    progress: &Progress,
+) -> anyhow::Result<Option<Heard>> {
     let total = timeline.records_max();
     let mut lesson = Lesson::begin(config, Judgements::default())?.for_first_start();
     let mut suspicion = Suspicion::default();
+    let mut enough = Enough::of(asked, config.window.window_config().length_ms);
     let mut watching = Watching {
-        closed: &mut |window| suspicion.add(window),
+        closed: &mut |window| {
+            suspicion.add(window);
+            if window.content.lines() > 0 {
+                enough.add(window.bounds.start);
+            }
+        },
         progress: &mut |passed| {
             progress.set(Stage::Reading { passed, total });
-            match progress.is_cancelled() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            progress.go_on()
         },
     };
     // The lines of the past may be of any time: what counts is when they were written.
-    let read = read_topic(&timeline, TimeRange::default(), &mut lesson, &mut watching)?;
+    let read = read_topic(timeline, TimeRange::default(), &mut lesson, &mut watching)?;
     if read.stopped && progress.is_cancelled() {
         return Ok(None);
     }
-    for spell in suspicion.spells() {
+    Ok(Some(Heard {
+        lesson,
+        suspicion,
+        enough,
+    }))
+}
+
+/// Makes a model of what was read; `None` if that was cancelled.
+fn finish(heard: Heard, progress: &Progress) -> anyhow::Result<Option<Bundle>> {
+    for spell in heard.suspicion.spells() {
         tracing::warn!(
             "there seems to be an incident in what the model learns from, and it will be taken for \
              usual: {spell}; train again later with `logguard train --from-kafka`"
         );
     }
-    let bundle = lesson.finish(&mut |at| {
+    let finished = heard.lesson.finish_or_break(&mut |at| {
         let (windows, total) = (at.windows, at.total);
         progress.set(Stage::Calibrating { windows, total });
+        progress.go_on()
     })?;
-    Ok(Some(bundle))
+    Ok(finished.continue_value())
+}
+
+/// Returns how many records are read at once; tests have fewer.
+fn records_max() -> u64 {
+    fail_point!("learning.records_max", |records| {
+        let records = records.and_then(|records| records.parse().ok());
+        records.unwrap_or(RECORDS_MAX)
+    });
+    RECORDS_MAX
 }
 
 /// Returns the time so long ago.

@@ -12,7 +12,7 @@
 //! presumed to be such and left out, up to a share; where there are more of them they are taken for
 //! normal in proportion.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use super::{
     adoption::{AdoptionStep, Unseen},
@@ -85,13 +85,13 @@ struct LineBins {
 }
 
 /// Learns the distributions of all signals on normal time. Returns the counts of all of training as
-/// well, with what the whole of it tells of its incidents.
-pub(super) fn calibrate(
+/// well, with what the whole of it tells of its incidents; nothing if `progress` breaks off.
+pub(super) fn calibrate<B>(
     (history, length_ms): (&History, i64),
     all: &Tally,
     names: &Names,
-    progress: &mut dyn FnMut(TrainProgress),
-) -> (Calibration, Tally) {
+    progress: &mut dyn FnMut(TrainProgress) -> ControlFlow<B>,
+) -> ControlFlow<B, (Calibration, Tally)> {
     let habitual: Vec<bool> = (0..names.templates.len())
         .map(|template| all.is_habit(template))
         .collect();
@@ -112,8 +112,8 @@ pub(super) fn calibrate(
             draws: 0.0,
         },
     };
-    let tally = chain.run(history, progress);
-    (chain.calibration(), tally)
+    let tally = chain.run(history, progress)?;
+    ControlFlow::Continue((chain.calibration(), tally))
 }
 
 struct Chain<'a> {
@@ -141,7 +141,11 @@ fn presume(window: &TrainingWindow, news: &[bool], names: &Names, recurring: &[b
 }
 
 impl Chain<'_> {
-    fn run(&mut self, history: &History, progress: &mut dyn FnMut(TrainProgress)) -> Tally {
+    fn run<B>(
+        &mut self,
+        history: &History,
+        progress: &mut dyn FnMut(TrainProgress) -> ControlFlow<B>,
+    ) -> ControlFlow<B, Tally> {
         let total = history.len() as u64;
         let (first, last) = history.iter().fold((i64::MAX, i64::MIN), |(min, max), w| {
             (min.min(w.window), max.max(w.window))
@@ -156,10 +160,15 @@ impl Chain<'_> {
                 progress(TrainProgress {
                     windows: number,
                     total,
-                });
+                })?;
             }
             let of_block = (window.window - first) / block_windows;
             if of_block > block && of_block >= BLOCKS_FITTED_ONLY {
+                // Fitting takes as long as many windows.
+                progress(TrainProgress {
+                    windows: number,
+                    total,
+                })?;
                 block = of_block;
                 fitted = Some(self.fit(&tally, history));
             }
@@ -174,8 +183,8 @@ impl Chain<'_> {
         progress(TrainProgress {
             windows: total,
             total,
-        });
-        tally
+        })?;
+        ControlFlow::Continue(tally)
     }
 
     fn fit(&self, tally: &Tally, history: &History) -> (Profile, Density) {

@@ -3,7 +3,7 @@
 //! Memory holds what was counted and the windows in packed form, a few bytes per distinct line;
 //! messages are never kept.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, ops::ControlFlow, sync::Arc};
 
 use super::{
     bundle::{Bundle, BundleDefect, Content, Usual},
@@ -168,6 +168,23 @@ impl Trainer {
     /// There were no lines or fewer than [`WINDOWS_MIN`] windows with any, or the model is too large
     /// to be stored.
     pub fn finish(self, progress: &mut dyn FnMut(TrainProgress)) -> Result<Bundle, TrainError> {
+        let mut progress = |at| -> ControlFlow<Infallible> {
+            progress(at);
+            ControlFlow::Continue(())
+        };
+        let ControlFlow::Continue(bundle) = self.finish_or_break(&mut progress)?;
+        Ok(bundle)
+    }
+
+    /// Fits and calibrates the model, as [`Self::finish`] does, unless `progress` breaks off; it is
+    /// asked between the steps.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_or_break<B>(
+        self,
+        progress: &mut dyn FnMut(TrainProgress) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B, Bundle>, TrainError> {
         let Some(span) = self.span.filter(|_| self.tally.lines > 0) else {
             return Err(TrainError::NoLines);
         };
@@ -176,33 +193,52 @@ impl Trainer {
                 found: self.windows_with_lines,
             });
         }
+        Ok(match self.fit(span, progress) {
+            ControlFlow::Continue(content) => ControlFlow::Continue(Bundle::seal(content)?),
+            ControlFlow::Break(broken_off) => ControlFlow::Break(broken_off),
+        })
+    }
+
+    fn fit<B>(
+        self,
+        span: (EventTime, EventTime),
+        progress: &mut dyn FnMut(TrainProgress) -> ControlFlow<B>,
+    ) -> ControlFlow<B, Content> {
         let (calibration, tally) = calibrate(
             (&self.history, self.window_length_ms),
             &self.tally,
             &self.names,
             progress,
-        );
+        )?;
+        let total = self.history.len() as u64;
+        let calibrated = TrainProgress {
+            windows: total,
+            total,
+        };
         let profile = Profile::fit(&tally, &self.names);
+        progress(calibrated)?;
         let rows = sample_rows(
             (&self.history, self.windows_with_lines),
             &profile,
             &self.names,
             self.window_length_ms,
         );
+        progress(calibrated)?;
+        let density = Density::fit(&rows);
+        progress(calibrated)?;
         let wanted = self.second_detector.then_some(self.window_length_ms);
-        let content = Content {
+        ControlFlow::Continue(Content {
             second: wanted.and_then(|length| Second::fit(&self.history, &self.names, length)),
             window_length_ms: self.window_length_ms,
             span,
             masks: self.masks,
-            density: Density::fit(&rows),
+            density,
             usual: usual(&rows),
             profile,
             young: self.first_start
                 && Caution::of(calibration.windows, self.window_length_ms, 0.0).is_some(),
             calibration,
-        };
-        Ok(Bundle::seal(content)?)
+        })
     }
 
     fn pack(&mut self, window: &ClosedWindow) -> TrainingWindow {

@@ -25,6 +25,7 @@ mod learning;
 mod models;
 mod mutes;
 mod partition_health;
+mod passed_over;
 mod provenance;
 mod raw_lines;
 mod row;
@@ -58,6 +59,7 @@ pub(super) use raw_lines::RawLines;
 pub use row::{RecoveredStream, StreamState};
 pub(super) use writer::{Writer, WriterQueue};
 
+use self::passed_over::PassedOver;
 use crate::event::{EventTime, TopicPartition};
 
 /// What a process gets with a partition.
@@ -76,6 +78,7 @@ pub struct Store {
     pool: Pool,
     config: Arc<StoreConfig>,
     group: Arc<str>,
+    passed_over: Arc<PassedOver>,
 }
 
 impl Store {
@@ -89,6 +92,7 @@ impl Store {
             pool: connection::pool(config)?,
             config: Arc::new(config.clone()),
             group: group.into(),
+            passed_over: Arc::default(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! One training under way: log events in, in about the order of their time, a bundle out.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use super::judgements::Judgements;
 use crate::{
@@ -95,13 +95,29 @@ impl Lesson {
         self,
         progress: &mut dyn FnMut(TrainProgress),
     ) -> Result<Bundle, TrainError> {
+        self.warn_of_untracked_lines();
+        self.trainer.finish(progress)
+    }
+
+    /// Fits and calibrates the model unless `progress` breaks off.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn finish_or_break<B>(
+        self,
+        progress: &mut dyn FnMut(TrainProgress) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B, Bundle>, TrainError> {
+        self.warn_of_untracked_lines();
+        self.trainer.finish_or_break(progress)
+    }
+
+    fn warn_of_untracked_lines(&self) {
         if self.trainer.untracked_lines() > 0 {
             tracing::warn!(
                 lines = self.trainer.untracked_lines(),
                 "lines of templates or services beyond what is told apart; are all variables masked?"
             );
         }
-        self.trainer.finish(progress)
     }
 
     fn take_steps(&mut self, closed: &mut dyn FnMut(&ClosedWindow)) {

@@ -18,6 +18,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
     metadata::MetadataPartition,
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 
 /// Far longer than the broker takes for anything: reached only by a test that fails.
@@ -60,6 +61,25 @@ pub(crate) fn kcat(brokers: &str, topic: &str, partition: usize, file: &Path) {
         .unwrap_or_else(|error| panic!("kcat (a Debian package) cannot be run: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kcat failed: {stderr}");
+}
+
+/// Writes lines to a partition of a topic, in records of this time.
+pub(crate) fn write_at<'a>(
+    brokers: &str,
+    (topic, partition): (&str, i32),
+    lines: impl IntoIterator<Item = &'a String>,
+    millis: i64,
+) {
+    let producer: BaseProducer = config(brokers).create().unwrap();
+    for line in lines {
+        let record = BaseRecord::<(), str>::to(topic)
+            .partition(partition)
+            .payload(line)
+            .timestamp(millis);
+        let sent = producer.send(record).map_err(|(error, _)| error);
+        sent.unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
 }
 
 /// A record's key and payload.

@@ -1,6 +1,6 @@
 //! What is written comes back; what is damaged is refused.
 
-use std::{error::Error, fs, sync::Arc};
+use std::{error::Error, fs, ops::ControlFlow, sync::Arc};
 
 use expect_test::{Expect, expect};
 use logguard::{
@@ -185,6 +185,32 @@ fn training_says_what_it_cannot_use() {
         &message(Trainer::new(&[broken], LENGTH_MS).unwrap_err()),
         expect!["cannot use the configured masks"],
     );
+}
+
+#[test]
+fn training_can_be_broken_off_between_its_steps() {
+    let broken_off_after = |calls_max: usize| {
+        let (mut trainer, mut maker, mut random) = (trainer(), Maker::new(), Random::new(2));
+        for number in 0..100 {
+            trainer.add(&maker.window(number, &lines(&mut random, 20)));
+        }
+        let mut calls = 0;
+        let outcome = trainer.finish_or_break(&mut |_| {
+            calls += 1;
+            match calls > calls_max {
+                true => ControlFlow::Break("enough"),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        (outcome.unwrap(), calls)
+    };
+    let (whole, calls) = broken_off_after(usize::MAX);
+    assert!(whole.is_continue());
+    for calls_max in 0..calls {
+        let (outcome, asked) = broken_off_after(calls_max);
+        assert_eq!(outcome.break_value(), Some("enough"));
+        assert_eq!(asked, calls_max + 1, "it went on");
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::{
     sink::{WindowJob, alarm_file::has_alarm, alarm_id, told::Told},
 };
 
-/// Returns the alarm of a window, if it raises one; the columns in
-/// which it always agrees with the window's row are not repeated.
+/// Returns the alarm of a window, if it raises one; the columns that it takes from the window's row
+/// are not repeated.
 pub(super) fn alarm_row(job: &WindowJob) -> Option<AlarmRow> {
     has_alarm(job).then(|| {
         let scored = &*job.scored;

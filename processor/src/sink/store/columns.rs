@@ -125,7 +125,7 @@ table! {
 }
 
 table! {
-    /// What `alarms` has beside the columns in which it always agrees with `anomaly_results`.
+    /// What `alarms` has beside the columns that it takes from `anomaly_results`.
     AlarmRow,
     /// Rows of `alarms` turned sideways.
     AlarmColumns {
@@ -149,7 +149,8 @@ table! {
     }
 }
 
-/// The columns of `alarms` that are those of its row in `anomaly_results`.
+/// The columns of `alarms` that are those of its row in `anomaly_results`; `stale` stays false once
+/// the alarm was told in time, whatever later rows say.
 pub(super) const ALARM_SHARED: [&str; 9] = [
     "window_start",
     "window_end",

@@ -8,7 +8,8 @@ use tracing::warn;
 use super::{Store, StoreError, row::StreamState};
 use crate::model::{Baseline, Decision};
 
-/// Most decisions that take effect, the newest ones: a stream with more wants another model.
+/// Most decisions that take effect, the newest ones; whoever has more wants another model, and is
+/// told so.
 const DECISIONS_MAX: i64 = 10_000;
 
 /// Streams are walked one index entry each, as when a partition is claimed.
@@ -29,7 +30,8 @@ const TEXTS_SQL: &str = "
 SELECT id, text FROM log_templates WHERE stream = $1 AND id = ANY($2)";
 
 const DECISIONS_SQL: &str = "
-SELECT * FROM template_decisions ORDER BY decision_id DESC LIMIT $1";
+SELECT *, (SELECT count(*) FROM template_decisions) AS there_are
+FROM template_decisions ORDER BY decision_id DESC LIMIT $1";
 
 const DECIDE_SQL: &str = "
 INSERT INTO template_decisions (stream, template, decision, active_from, created_by)
@@ -119,7 +121,7 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// Returns what people decided, newest first.
+    /// Returns what people decided, newest first; warns once if there is more of it than is read.
     ///
     /// # Errors
     /// The server is not reachable, refuses the role, or has no schema.
@@ -127,6 +129,7 @@ impl Store {
         let rows = self
             .query("read decisions", DECISIONS_SQL, &[&DECISIONS_MAX])
             .await?;
+        self.passed_over.decisions(&rows);
         Ok(rows.iter().map(StoredDecision::from_row).collect())
     }
 

@@ -12,7 +12,7 @@ use crate::{event::EventTime, model::Bundle};
 
 /// `$1` group, `$2` topic.
 const ACTIVE_SQL: &str = "
-SELECT checksum, active_from, activated_by FROM active_models
+SELECT checksum, active_from, activated_at, activated_by FROM active_models
 WHERE consumer_group = $1 AND topic = $2 ORDER BY active_from DESC LIMIT 1";
 
 /// `$1` group, `$2` topic, `$3` holder, `$4` how long, in milliseconds.
@@ -64,7 +64,9 @@ pub struct ActiveModel {
     pub checksum: String,
     /// Start of the first window that it judges.
     pub active_from: DateTime<Utc>,
-    /// The process that learnt it.
+    /// When it became the active one.
+    pub activated_at: DateTime<Utc>,
+    /// The process that learnt it, or whoever made it the active one.
     pub activated_by: String,
 }
 
@@ -106,7 +108,8 @@ impl Store {
         Ok(rows.first().map(|row| ActiveModel {
             checksum: row.get(0),
             active_from: row.get(1),
-            activated_by: row.get(2),
+            activated_at: row.get(2),
+            activated_by: row.get(3),
         }))
     }
 

@@ -11,8 +11,8 @@ use tracing::warn;
 use super::{Store, StoreError, json::without_nul};
 use crate::model::{Mute, Mutes, Pattern};
 
-/// Most mutes that take effect; beyond it the oldest are passed over. A team that has mutes by the
-/// thousand needs another model.
+/// Most mutes that take effect; beyond it the oldest are passed over, and a warning says so. A team
+/// that has mutes by the thousand needs another model.
 pub const MUTES_MAX: i64 = 10_000;
 
 /// What somebody says of an alarm.
@@ -128,7 +128,7 @@ WITH judged AS (
 SELECT judged.alarm_id AS judged, muted.* FROM judged LEFT JOIN muted ON true ORDER BY mute_id";
 
 const MUTES_SQL: &str = "
-SELECT * FROM (
+SELECT newest.*, (SELECT count(*) FROM mutes WHERE $1 OR expires_at > now()) AS there_are FROM (
   SELECT * FROM mutes WHERE $1 OR expires_at > now() ORDER BY mute_id DESC LIMIT $2
 ) newest ORDER BY mute_id";
 
@@ -202,6 +202,7 @@ impl Store {
     pub async fn stored_mutes(&self, expired_too: bool) -> Result<Vec<StoredMute>, StoreError> {
         let params: [&(dyn ToSql + Sync); 2] = [&expired_too, &MUTES_MAX];
         let rows = self.query("read mutes", MUTES_SQL, &params).await?;
+        self.passed_over.mutes(&rows);
         Ok(rows.iter().map(StoredMute::from_row).collect())
     }
 

@@ -42,7 +42,8 @@ const WAS_WRITTEN: &str =
 ///
 /// An alarm follows its row, so a final one replaces a provisional one and never the reverse; an early
 /// one says the same in each of its rows. One
-/// whose final row is no anomaly stays as it was said. What people made of it is never touched.
+/// whose final row is no anomaly stays as it was said, and one that was told in time never becomes
+/// stale, however late its window is read again. What people made of it is never touched.
 #[allow(
     clippy::too_many_lines,
     reason = "one statement, read from top to bottom"
@@ -143,9 +144,7 @@ pub(super) fn upsert_sql() -> String {
         alarm_assignments = assignments(AlarmRow::COLUMNS),
         shared = ALARM_SHARED.join(", "),
         valid_shared = ALARM_SHARED.map(|name| format!("valid.{name}")).join(", "),
-        shared_assignments = ALARM_SHARED
-            .map(|name| format!("{name} = EXCLUDED.{name}"))
-            .join(", "),
+        shared_assignments = ALARM_SHARED.map(shared_assignment).join(", "),
         key = KEY.join(", "),
         was_written = WAS_WRITTEN,
     )
@@ -191,6 +190,14 @@ fn alarm_values() -> String {
     };
     let values: Vec<_> = AlarmRow::COLUMNS.iter().map(value).collect();
     values.join(", ")
+}
+
+/// After a crash a window may be read again long after its alarm was told.
+fn shared_assignment(name: &str) -> String {
+    match name {
+        "stale" => "stale = raised.stale AND EXCLUDED.stale".to_owned(),
+        _ => format!("{name} = EXCLUDED.{name}"),
+    }
 }
 
 fn assignments(columns: &[Column]) -> String {
