@@ -154,7 +154,7 @@ impl Detector {
         let judged = self
             .judge_unmuted(&unseen, silent, &scene)
             .upholding(early.as_deref());
-        judged.note_told(&all, &observed, baseline);
+        judged.note_told(&observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if window.gap {
             baseline.adoption.gap();
@@ -311,6 +311,7 @@ impl Detector {
         Judged {
             verdict,
             explanation,
+            signals: rest.signals,
             evidence: rest.evidence,
             silent: told.is_some(),
             ln_p_rest: self.ln_p_rest(unseen, muted, scene),
@@ -503,6 +504,8 @@ struct Scene<'a> {
 struct Judged {
     verdict: Verdict,
     explanation: Explanation,
+    /// What speaks for an anomaly without what is muted, and what it is worth.
+    signals: Signals,
     evidence: Evidence,
     /// It tells of a silence.
     silent: bool,
@@ -528,18 +531,19 @@ impl Judged {
         self
     }
 
-    /// Lets the baseline know what an alarm told of: more of the same is no news.
-    fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
+    /// Lets the baseline know what an alarm told of: more of the same is no news. What is muted was
+    /// not told of.
+    fn note_told(&self, observed: &Observed, baseline: &mut Baseline) {
         if self.silent {
             baseline.silence.tell();
         }
-        if all.odd_hour.is_some()
+        if self.signals.odd_hour.is_some()
             && self.verdict.is_anomaly
             && self.evidence[Kind::Volume as usize] >= SETTLE_NATS
         {
             baseline.daily.tell();
         }
-        if let Some(excess) = all.excess
+        if let Some(excess) = self.signals.excess
             && self.verdict.is_anomaly
             && self.evidence[Kind::Drift as usize] >= SETTLE_NATS
         {
