@@ -52,7 +52,7 @@ impl Figures {
             model_checksum: model_checksum.to_owned(),
             alarms: report.alarms,
             alarms_per_day: report.alarms_per_day,
-            false_alarms_per_day: super::ratio(false_alarms as f64, report.days),
+            false_alarms_per_day: super::ratio(false_alarms as f64, report.judged_days),
             budget: report.budget,
             precision: report.precision,
             recall: report.recall,

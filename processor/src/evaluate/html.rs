@@ -270,6 +270,9 @@ impl Page<'_> {
         html! {
             footer {
                 (format!("{:.2} days", report.days))
+                @if report.judged_days < report.days {
+                    (format!(" ({:.2} judged)", report.judged_days))
+                }
                 ", " (grouped(report.empty_windows)) " windows without lines (normal, if there are labels), "
                 (grouped(report.unlabelled_windows)) " without labels (in no ratio), "
                 (grouped(report.rejected)) " lines rejected, " (grouped(report.late)) " late. "

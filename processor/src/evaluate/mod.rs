@@ -237,6 +237,7 @@ impl Evaluation {
         let days = span.map_or(0.0, |(start, end)| {
             (end.as_millis() - start.as_millis()) as f64 / DAY_MS
         });
+        let judged_days = self.judged_days(days, labelled > 0);
         let false_alarms = confusion.map_or(alarms, |confusion| confusion.fp);
         let episodes = self.episodes();
         let incidents = incidents::incidents(&self.windows);
@@ -265,11 +266,12 @@ impl Evaluation {
             start: span.map(|(start, _)| start.to_string()),
             end: span.map(|(_, end)| end.to_string()),
             days,
+            judged_days,
             alarms_per_day: ratio(alarms as f64, days),
             episodes,
             budget: totals
                 .alarms_per_day
-                .map(|budget| Budget::new(budget, days, false_alarms)),
+                .map(|budget| Budget::new(budget, judged_days, false_alarms)),
             anomaly_types: self.type_recalls(&incidents),
             best_f1_using_labels: ranking.as_ref().and_then(Ranking::best_f1),
             threshold: totals.threshold,
@@ -277,11 +279,10 @@ impl Evaluation {
             incidents: (labelled > 0).then(|| incidents::summary(incidents.iter())),
             alarm_hours: AlarmHours::of(&self.windows, labelled > 0),
             sweep: threshold_at_one.map_or_else(Vec::new, |threshold_at_one| {
-                let judged = labelled > 0;
                 let scale = Scale {
                     threshold_at_one,
-                    days,
-                    judged,
+                    days: judged_days,
+                    judged: labelled > 0,
                 };
                 sweep::sweep(&self.windows, scale)
             }),
@@ -332,6 +333,21 @@ impl Evaluation {
         let start = self.windows.iter().map(|window| window.start).min()?;
         let end = self.windows.iter().map(|window| window.end).max()?;
         Some((start, end))
+    }
+
+    /// Returns over how many of `days` false alarms are counted: where there are labels, a window whose
+    /// lines carry none takes its share of the streams' time away.
+    fn judged_days(&self, days: f64, labelled: bool) -> f64 {
+        let time = |window: &Kept| window.end.as_millis() - window.start.as_millis();
+        let all: i64 = self.windows.iter().map(time).sum();
+        let unlabelled = self.windows.iter();
+        let unlabelled = unlabelled.filter(|window| window.truth == Truth::Unlabelled);
+        match unlabelled.map(time).sum::<i64>() {
+            unlabelled if labelled && unlabelled > 0 => {
+                days * (all - unlabelled) as f64 / all as f64
+            }
+            _ => days,
+        }
     }
 
     /// Counts the runs of alarmed windows of a stream that follow each other without a gap.

@@ -57,6 +57,9 @@ pub struct Report {
     pub end: Option<String>,
     /// Days from the one to the other.
     pub days: f64,
+    /// Of these, days over which false alarms are counted: without the time of windows whose lines
+    /// carry no label, unless none does.
+    pub judged_days: f64,
     /// Alarms a day.
     pub alarms_per_day: Option<f64>,
     /// Runs of alarmed windows of a stream that follow each other without a gap.

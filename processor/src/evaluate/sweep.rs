@@ -34,6 +34,7 @@ pub struct SweepRow {
 pub(super) struct Scale {
     /// Combined p-value below which windows alarm at one false alarm a day.
     pub(super) threshold_at_one: f64,
+    /// Days over which false alarms are counted.
     pub(super) days: f64,
     /// The input carries labels.
     pub(super) judged: bool,
