@@ -146,6 +146,14 @@ fn read_mutes(config: &Config, args: &ReplayArgs) -> anyhow::Result<Option<Arc<M
     Ok(Some(Arc::new(mutes::read(config)?)))
 }
 
+/// Returns how many streams a topic of `partitions` partitions is taken to have.
+fn streams(config: &Config, bundle: &Bundle, partitions: usize) -> usize {
+    match config.window.group_by {
+        GroupBy::Partition => partitions,
+        GroupBy::Service => partitions * bundle.summary().services.max(1),
+    }
+}
+
 /// Returns the caches and the scorer for a topic of `partitions` partitions.
 ///
 /// # Errors
@@ -155,10 +163,7 @@ pub(crate) fn shared(
     bundle: Arc<Bundle>,
     partitions: usize,
 ) -> anyhow::Result<Shared> {
-    let streams = match config.window.group_by {
-        GroupBy::Partition => partitions,
-        GroupBy::Service => partitions * bundle.summary().services.max(1),
-    };
+    let streams = streams(config, &bundle, partitions);
     let alarms_per_day = config.model.alarms_per_day;
     tracing::debug!(
         alarms_per_day,

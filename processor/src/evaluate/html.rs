@@ -231,7 +231,15 @@ impl Page<'_> {
             @if !report.sweep.is_empty() {
                 section.card {
                     h2 { "Other budgets" }
-                    p.note { "The same severities against the thresholds of other budgets; this run's is marked." }
+                    p.note {
+                        "The same severities against the thresholds of other budgets; this run's is "
+                        "marked."
+                        @if report.capped_windows > 0 {
+                            " As if nothing were held back, which this young model did with "
+                            (grouped(report.capped_windows))
+                            " windows once its alarms of the day were spent."
+                        }
+                    }
                     div.scroll { table #sweep {
                         thead { tr {
                             th { "budget a day" } th { "severity" } th { "alarms" } th { "precision" }

@@ -36,6 +36,7 @@ fn window(
         labelled,
         anomalous,
         alarmed,
+        capped: false,
         severity,
         early: None,
         first_anomalous: None,
@@ -85,6 +86,7 @@ fn totals() -> RunTotals {
         seconds: 2.0,
         alarms_per_day: Some(1.0),
         threshold: Some(1e-3),
+        windows_per_day: Some(1_000.0),
     }
 }
 
@@ -231,7 +233,7 @@ fn the_json_object_begins_with_the_promised_keys() {
         &mixed(),
         &totals(),
         &expect![[r#"
-            {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"judged_days":0.003125,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003125,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}},{"name":"security","windows":1,"alarmed":0,"recall":0.0,"incidents":{"count":1,"found":0,"recall":0.0,"median_s":null,"p95_s":null}},{"name":"spike","windows":2,"alarmed":2,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8},"threshold":0.001,"episodes_per_day":576.0,"incidents":{"count":2,"found":1,"recall":0.5,"median_s":30.0,"p95_s":30.0},"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[9,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":4.0,"alarms":2,"precision":1.0,"recall":0.3333333333333333,"f1":0.5,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":3.6020599913279625,"alarms":3,"precision":1.0,"recall":0.6666666666666666,"f1":0.8,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":3.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":1.0,"severity":3.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":2.0,"severity":2.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":5.0,"severity":2.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":10.0,"severity":2.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":15.0,"severity":1.8239087409443189,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":20.0,"severity":1.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":50.0,"severity":1.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
+            {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"capped_windows":0,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"judged_days":0.003125,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003125,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}},{"name":"security","windows":1,"alarmed":0,"recall":0.0,"incidents":{"count":1,"found":0,"recall":0.0,"median_s":null,"p95_s":null}},{"name":"spike","windows":2,"alarmed":2,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8},"threshold":0.001,"episodes_per_day":576.0,"incidents":{"count":2,"found":1,"recall":0.5,"median_s":30.0,"p95_s":30.0},"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[9,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":4.0,"alarms":2,"precision":1.0,"recall":0.3333333333333333,"f1":0.5,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":3.6020599913279625,"alarms":3,"precision":1.0,"recall":0.6666666666666666,"f1":0.8,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":3.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":1.0,"severity":3.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":2.0,"severity":2.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":5.0,"severity":2.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":10.0,"severity":2.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":15.0,"severity":1.8239087409443189,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":20.0,"severity":1.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":50.0,"severity":1.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
         "#]],
     );
 }
@@ -246,6 +248,7 @@ fn unlabelled_input_has_no_precision() {
         events: 5,
         alarms_per_day: Some(5760.0),
         threshold: Some(0.5),
+        windows_per_day: Some(11_520.0),
         ..RunTotals::default()
     };
     check_text(
@@ -278,7 +281,7 @@ fn unlabelled_input_has_no_precision() {
         &evaluation,
         &totals,
         &expect![[r#"
-            {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"judged_days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null,"threshold":0.5,"episodes_per_day":1440.0,"incidents":null,"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":5.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":4.663512470415156,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":4.362482474751174,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":1.0,"severity":4.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":2.0,"severity":3.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":5.0,"severity":3.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":10.0,"severity":3.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":15.0,"severity":2.8853612200315117,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":20.0,"severity":2.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":50.0,"severity":2.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
+            {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"capped_windows":0,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"judged_days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null,"threshold":0.5,"episodes_per_day":1440.0,"incidents":null,"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":5.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":4.663512470415156,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":4.362482474751174,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":1.0,"severity":4.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":2.0,"severity":3.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":5.0,"severity":3.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":10.0,"severity":3.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":15.0,"severity":2.885361220031512,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":20.0,"severity":2.7604224834232123,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":50.0,"severity":2.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
         "#]],
     );
 }
@@ -395,6 +398,46 @@ fn time_without_labels_is_in_no_rate_of_false_alarms() {
     assert_eq!(figures.false_alarms_per_day, Some(10.0));
     let judged: u64 = report.alarm_hours.windows.iter().sum();
     assert_eq!(judged, 2_880);
+}
+
+#[test]
+fn budgets_beyond_the_range_of_thresholds_are_brought_into_it() {
+    // Of 10 windows a day half may alarm at most, whatever the budget.
+    let totals = RunTotals {
+        alarms_per_day: Some(50.0),
+        threshold: Some(0.5),
+        windows_per_day: Some(10.0),
+        ..RunTotals::default()
+    };
+    let sweep = mixed().report(&totals).sweep;
+    let severity = |budget: f64| {
+        let found = sweep.iter().find(|row| row.alarms_per_day == budget);
+        found.map(|row| row.severity)
+    };
+    assert_eq!(severity(0.1), Some(2.0));
+    assert_eq!(severity(1.0), Some(1.0));
+    let largest = Some(0.5_f64.log10().abs());
+    for budget in [5.0, 10.0, 20.0, 50.0] {
+        assert_eq!(severity(budget), largest, "{budget}");
+    }
+}
+
+#[test]
+fn what_a_young_model_holds_back_is_told_beside_other_budgets() {
+    let stream = stream(0);
+    let mut evaluation = mixed();
+    evaluation.add(EvaluatedWindow {
+        capped: true,
+        ..window(&stream, 10, (10, 10, 0), (false, 6.0))
+    });
+    let report = evaluation.report(&totals());
+    assert_eq!((report.alarms, report.capped_windows), (4, 1));
+    let at_one = report.sweep.iter().find(|row| row.alarms_per_day == 1.0);
+    assert_eq!(at_one.unwrap().alarms, 5);
+    let mut text = Vec::new();
+    report.write_text(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("were spent: 1. Budgets"), "{text}");
 }
 
 #[test]

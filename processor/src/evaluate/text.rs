@@ -225,6 +225,14 @@ impl Report {
                 decimal(row.false_alarms_per_day, 2),
             )?;
         }
+        if self.capped_windows > 0 {
+            let windows = grouped(self.capped_windows);
+            writeln!(
+                out,
+                "\nHeld back, since the model is young and its alarms of the day were spent: \
+                 {windows}. Budgets are given as if nothing were."
+            )?;
+        }
         Ok(())
     }
 

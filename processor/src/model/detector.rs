@@ -50,25 +50,37 @@ impl Detector {
     /// time. Values that make no sense are brought to the nearest that do.
     #[must_use]
     pub fn new(bundle: Arc<Bundle>, alarms_per_day: f64, streams: usize) -> Self {
+        let windows_per_day = Self::windows_per_day(&bundle, streams);
+        let threshold = Self::threshold_at(alarms_per_day, windows_per_day);
+        Self::with_threshold(bundle, threshold)
+    }
+
+    /// Returns how many windows a day `streams` streams have: a budget is spread over them.
+    #[must_use]
+    pub fn windows_per_day(bundle: &Bundle, streams: usize) -> f64 {
         #[allow(
             clippy::cast_precision_loss,
             reason = "window lengths and streams are small"
         )]
-        let windows_per_day =
-            DAY_MS / bundle.window_length_ms() as f64 * streams.clamp(1, 1 << 30) as f64;
-        Self::with_threshold(
-            bundle,
-            alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day,
-        )
+        let (length_ms, streams) = (
+            bundle.window_length_ms() as f64,
+            streams.clamp(1, 1 << 30) as f64,
+        );
+        DAY_MS / length_ms * streams
+    }
+
+    /// Returns the combined p-value below which windows are anomalous at a budget, brought into the
+    /// range that makes sense.
+    #[must_use]
+    pub fn threshold_at(alarms_per_day: f64, windows_per_day: f64) -> f64 {
+        in_range(alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day)
     }
 
     /// Returns a scorer for which windows are anomalous below the combined p-value `threshold`, brought
     /// into the range that makes sense. That of a scored window gives its scores again, bit for bit.
     #[must_use]
     pub fn with_threshold(bundle: Arc<Bundle>, threshold: f64) -> Self {
-        let (least, most) = THRESHOLD_RANGE;
-        // Not `clamp`: what is no number is brought into the range as well.
-        let threshold = threshold.max(least).min(most);
+        let threshold = in_range(threshold);
         let content = &bundle.content;
         let (windows, length_ms) = (content.calibration.windows, content.window_length_ms);
         let caution = Caution::of(windows, length_ms, threshold).filter(|_| content.young);
@@ -484,6 +496,12 @@ impl Detector {
         }
         Some(Silent { windows, ln_p })
     }
+}
+
+fn in_range(threshold: f64) -> f64 {
+    let (least, most) = THRESHOLD_RANGE;
+    // Not `clamp`: what is no number is brought into the range as well.
+    threshold.max(least).min(most)
 }
 
 /// A window about to be judged.
