@@ -116,16 +116,17 @@ fn write_detectors(
     args: &ReplayArgs,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let name = detector_name;
+    let [first, second] = [DetectorArg::Signals, DetectorArg::IsolationForest].map(detector_name);
     let figures = [
-        Figures::of(name(DetectorArg::Signals), checksum, signals),
-        Figures::of(name(DetectorArg::IsolationForest), checksum, forest),
+        Figures::of(first, checksum, signals),
+        Figures::of(second, checksum, forest),
     ];
     if args.json {
         serde_json::to_writer(&mut *out, &serde_json::json!({ "detectors": figures }))?;
         writeln!(out)?;
     } else {
-        write_side_by_side(&figures, out)?;
+        let [signals, forest] = &figures;
+        write_side_by_side(&[(first, signals), (second, forest)], out)?;
     }
     Ok(())
 }
