@@ -19,7 +19,7 @@ use super::{
     youth::{Caution, Judged as JudgedWindow},
 };
 use crate::{
-    event::{EventTime, Level, NextOffset},
+    event::{EventTime, Level, NextOffset, StreamKey},
     features::{FeatureRow, Observed, observe, row},
     window::{ClosedWindow, TemplateCount, WindowContent},
 };
@@ -205,10 +205,13 @@ impl Detector {
         }
     }
 
-    /// Returns a watch for the stream's next window, which starts at `start`, while it is open.
+    /// Returns a watch for the next window of `stream`, which starts at `start`, while it is open.
+    /// What people decided of templates holds for it as for the full window.
     #[must_use]
-    pub fn watch(&self, baseline: &Baseline, start: EventTime) -> OpenWatch {
-        OpenWatch::new(baseline, &self.bundle.content.profile, start.as_millis())
+    pub fn watch(&self, stream: &StreamKey, baseline: &Baseline, start: EventTime) -> OpenWatch {
+        let decided = self.mutes.decided(stream, start);
+        let profile = &self.bundle.content.profile;
+        OpenWatch::new(baseline, profile, &decided, start.as_millis())
     }
 
     /// Takes in what is new in the stream's next window, which starts at `start`; returns whether it is

@@ -212,6 +212,15 @@ impl Windower {
         self.config.length_ms
     }
 
+    /// Returns what the stream of this name (empty for the whole partition) goes by.
+    #[must_use]
+    pub fn stream_key(&self, name: &Arc<str>) -> StreamKey {
+        StreamKey {
+            partition: self.partition.clone(),
+            service: self.by_service().then(|| Arc::clone(name)),
+        }
+    }
+
     /// Returns how many windows are open.
     #[must_use]
     pub fn open_count(&self) -> usize {
@@ -555,10 +564,7 @@ impl Windower {
     ) -> ClosedWindow {
         let known = self.streams.get(name).copied();
         ClosedWindow {
-            stream: StreamKey {
-                partition: self.partition.clone(),
-                service: (self.config.group_by == GroupBy::Service).then(|| Arc::clone(name)),
-            },
+            stream: self.stream_key(name),
             bounds,
             slot,
             content: Arc::default(),
