@@ -343,7 +343,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
     /// Score events from this time on only (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "from_kafka")]
     pub since: Option<String>,
     /// Column that holds the ground truth.
     #[arg(
@@ -376,7 +376,13 @@ pub struct ReplayArgs {
     /// By how much B may be worse: with labels in F1; without, in the share of overlays found (known
     /// kinds of incident laid over copies of normal windows) and, beyond its budget, in the relative
     /// number of alarms.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.02,
+        value_parser = share,
+        requires = "against"
+    )]
     pub tolerance: f64,
 }
 

@@ -25,7 +25,8 @@ use crate::{
     redact::{RedactError, RedactionConfig, Redactor},
     source::RawRecord,
     window::{
-        ClosedWindow, FinalBy, Placement, Recovered, SAMPLE_BYTES_MAX, WindowConfig, Windower,
+        ClosedWindow, EMPTY_ROWS_MAX, FinalBy, Placement, Recovered, SAMPLE_BYTES_MAX,
+        WindowConfig, Windower,
     },
 };
 
@@ -36,9 +37,6 @@ pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
     NonZeroUsize::new(200_000).expect("200,000 is not zero");
 /// Baselines of forgotten streams kept before they are cleared out.
 const BASELINES_SPARE: usize = 64;
-/// Empty windows after which the clock stops asking whether a stream is silent: an hour at 30 s. One
-/// that pauses for longer is told of when it writes again.
-const SILENT_WINDOWS_MAX: u32 = 120;
 /// Silences told of at one look; what is left is told of at the next.
 pub const SILENCES_MAX: usize = 64;
 
@@ -456,7 +454,12 @@ impl PartitionPipeline {
     /// Returns, per stream that writes nothing while all its records have been read, the row at which
     /// its silence is an alarm, as far as `time` has passed its end; nothing changes. Leaves out those
     /// `told` of, and gives [`SILENCES_MAX`] at most. The rows that the records make final later say
-    /// the same.
+    /// the same, and take the place of these.
+    ///
+    /// Hence none beyond the [`EMPTY_ROWS_MAX`] empty windows that records give rows of their own:
+    /// the rest of a gap is one row, whose end nobody knows before the stream writes again. A
+    /// longer silence told of here would be told of again by that row, and leave one that none
+    /// replaces.
     #[must_use]
     pub fn score_silence(
         &self,
@@ -497,7 +500,7 @@ impl PartitionPipeline {
             let early = self.early.alarm_of(&window);
             detector.score_after(window, &mut baseline, early);
         }
-        let windows = detector.silent_after(&baseline, SILENT_WINDOWS_MAX)?;
+        let windows = detector.silent_after(&baseline, EMPTY_ROWS_MAX)?;
         if row(windows)?.bounds.end > time {
             return None;
         }

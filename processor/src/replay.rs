@@ -116,16 +116,17 @@ fn write_detectors(
     args: &ReplayArgs,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let name = detector_name;
+    let [first, second] = [DetectorArg::Signals, DetectorArg::IsolationForest].map(detector_name);
     let figures = [
-        Figures::of(name(DetectorArg::Signals), checksum, signals),
-        Figures::of(name(DetectorArg::IsolationForest), checksum, forest),
+        Figures::of(first, checksum, signals),
+        Figures::of(second, checksum, forest),
     ];
     if args.json {
         serde_json::to_writer(&mut *out, &serde_json::json!({ "detectors": figures }))?;
         writeln!(out)?;
     } else {
-        write_side_by_side(&figures, out)?;
+        let [signals, forest] = &figures;
+        write_side_by_side(&[(first, signals), (second, forest)], out)?;
     }
     Ok(())
 }
@@ -146,6 +147,14 @@ fn read_mutes(config: &Config, args: &ReplayArgs) -> anyhow::Result<Option<Arc<M
     Ok(Some(Arc::new(mutes::read(config)?)))
 }
 
+/// Returns how many streams a topic of `partitions` partitions is taken to have.
+fn streams(config: &Config, bundle: &Bundle, partitions: usize) -> usize {
+    match config.window.group_by {
+        GroupBy::Partition => partitions,
+        GroupBy::Service => partitions * bundle.summary().services.max(1),
+    }
+}
+
 /// Returns the caches and the scorer for a topic of `partitions` partitions.
 ///
 /// # Errors
@@ -155,10 +164,7 @@ pub(crate) fn shared(
     bundle: Arc<Bundle>,
     partitions: usize,
 ) -> anyhow::Result<Shared> {
-    let streams = match config.window.group_by {
-        GroupBy::Partition => partitions,
-        GroupBy::Service => partitions * bundle.summary().services.max(1),
-    };
+    let streams = streams(config, &bundle, partitions);
     let alarms_per_day = config.model.alarms_per_day;
     tracing::debug!(
         alarms_per_day,

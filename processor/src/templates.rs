@@ -18,7 +18,7 @@ use crate::{
     mutes, run,
     sink::{
         alarm_file::printable,
-        store::{Store, StoredDecision, StoredStream},
+        store::{Store, StoreError, StoredDecision, StoredStream},
     },
 };
 
@@ -66,7 +66,7 @@ async fn decide(
     stream: &StoredStream,
     (id, adopt): (&str, bool),
     (by, clock): (&str, &Clock),
-) -> anyhow::Result<StoredDecision> {
+) -> anyhow::Result<Made> {
     let name = &stream.stream;
     let number = u64::from_str_radix(id, 16).ok().filter(|_| id.len() == 16);
     let number = number.ok_or_else(|| {
@@ -86,30 +86,70 @@ async fn decide(
         ))
         .into());
     }
+    let learnt = is_learnt(store, &stream.model_checksum, number).await?;
     let active_from = mutes::active_from(clock.now(), stream.window_ms);
     let made = store.decide((name, &id), adopt, active_from, by).await?;
-    made.ok_or_else(|| anyhow::anyhow!("the decision on `{id}` was not stored; try again"))
+    let decision =
+        made.ok_or_else(|| anyhow::anyhow!("the decision on `{id}` was not stored; try again"))?;
+    Ok(Made {
+        decision,
+        model_checksum: stream.model_checksum.clone(),
+        takes_effect: learnt.map(|learnt| !learnt),
+    })
 }
 
-fn write_decision(made: &StoredDecision, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+/// Returns whether a model knows a template from training; `None` if the database has not that
+/// model, or one that cannot be used.
+async fn is_learnt(
+    store: &Store,
+    checksum: &str,
+    template: u64,
+) -> Result<Option<bool>, StoreError> {
+    match store.model(checksum).await {
+        Ok(model) => Ok(model.map(|model| model.has_learnt(template))),
+        Err(StoreError::Model { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A decision, and what comes of it.
+#[derive(Debug, Serialize)]
+struct Made {
+    #[serde(flatten)]
+    decision: StoredDecision,
+    /// The model that judges the stream.
+    model_checksum: String,
+    /// Whether it moves that model, as it does unless training learnt the template; absent if the
+    /// database has not that model.
+    takes_effect: Option<bool>,
+}
+
+fn write_decision(made: &Made, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     if json {
         serde_json::to_writer(&mut *out, made)?;
         writeln!(out)?;
         return Ok(());
     }
-    let said = if made.decision == "adopt" {
+    let decision = &made.decision;
+    let (template, decided) = (&decision.template, &decision.decision);
+    let (stream, by) = (printable(&decision.stream), printable(&decision.created_by));
+    let from = decision.active_from.to_rfc3339();
+    if made.takes_effect == Some(false) {
+        writeln!(
+            out,
+            "{template} is known to {stream} from the training of model {}: `{decided}` (said \
+             {by}) changes nothing while that model judges, and is kept for models that have not \
+             learnt it, from {from} on",
+            made.model_checksum
+        )?;
+        return Ok(());
+    }
+    let said = if decided == "adopt" {
         "is known to"
     } else {
         "is new to"
     };
-    writeln!(
-        out,
-        "{} {said} {} from {} on (said {})",
-        made.template,
-        printable(&made.stream),
-        made.active_from.to_rfc3339(),
-        printable(&made.created_by)
-    )?;
+    writeln!(out, "{template} {said} {stream} from {from} on (said {by})")?;
     Ok(())
 }
 
@@ -208,4 +248,48 @@ fn list_model(bundle: &Bundle, json: bool, out: &mut impl Write) -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn said(decision: &str, takes_effect: Option<bool>, json: bool) -> String {
+        let at = DateTime::from_timestamp(1_766_831_400, 0).unwrap();
+        let made = Made {
+            decision: StoredDecision {
+                decision_id: 1,
+                stream: "log-events/0".to_owned(),
+                template: "00c4a1b2d3e4f506".to_owned(),
+                decision: decision.to_owned(),
+                active_from: at,
+                created_at: at,
+                created_by: "ann".to_owned(),
+            },
+            model_checksum: "c0ffee".to_owned(),
+            takes_effect,
+        };
+        let mut out = Vec::new();
+        write_decision(&made, json, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_decision_on_what_training_learnt_says_that_it_changes_nothing() {
+        for decision in ["adopt", "forget"] {
+            let text = said(decision, Some(false), false);
+            assert!(
+                text.contains("changes nothing") && text.contains("model c0ffee"),
+                "{text}"
+            );
+            assert!(said(decision, Some(false), true).contains(r#""takes_effect":false"#));
+        }
+        let forgotten = "00c4a1b2d3e4f506 is new to log-events/0 from 2025-12-27T10:30:00+00:00 on \
+                         (said ann)\n";
+        for takes_effect in [Some(true), None] {
+            assert_eq!(said("forget", takes_effect, false), forgotten);
+        }
+    }
 }

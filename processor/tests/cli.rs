@@ -125,6 +125,14 @@ fn usage_errors_exit_with_2() {
         (&["run", "--store", "paper"], "paper"),
         (&["run", "--kafka", "no-value"], "no-value"),
         (&["replay", "--input", "x", "--from-kafka"], "--from-kafka"),
+        (
+            &["replay", "--from-kafka", "--since", "2025-12-24T00:00:00Z"],
+            "--since",
+        ),
+        (
+            &["replay", "--input", "x", "--tolerance", "0.1"],
+            "--against",
+        ),
         (&["migrate", "--retention", "maybe"], "maybe"),
         (
             &["replay", "--input", "x", "--alarms-per-day", "few"],

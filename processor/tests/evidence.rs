@@ -593,6 +593,7 @@ async fn a_template_is_adopted_and_forgotten_by_hand() {
         (&adopted["decision"], &adopted["created_by"]),
         (&"adopt".into(), &"ann".into())
     );
+    assert_eq!(adopted["takes_effect"], true, "{adopted}");
     let begun: DateTime<Utc> = adopted["active_from"].as_str().unwrap().parse().unwrap();
     let made: DateTime<Utc> = adopted["created_at"].as_str().unwrap().parse().unwrap();
     assert!(begun - made >= chrono::Duration::seconds(25), "{adopted}");
@@ -635,6 +636,23 @@ async fn a_template_is_adopted_and_forgotten_by_hand() {
     }
     let args = ["model", "templates", "--stream", "nowhere/0"];
     assert_eq!(world.ask(&args).0, 3);
+    learnt(&world, &stream);
+}
+
+/// What training learnt stays known, and whoever decides otherwise is told so.
+fn learnt(world: &World, stream: &str) {
+    let model = model_dir().to_str().unwrap();
+    let listed = world.ask_well(&["model", "templates", model, "--json"]);
+    let most: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let id = most["id"].as_str().unwrap();
+    for flag in ["--adopt", "--forget"] {
+        let args = ["model", "templates", flag, id, "--stream", stream];
+        let made = world.ask_well(&[&args[..], &["--json"]].concat());
+        let made: Value = serde_json::from_str(&made).unwrap();
+        assert_eq!(made["takes_effect"], false, "{made}");
+        let text = world.ask_well(&args);
+        assert!(text.contains("changes nothing while that model"), "{text}");
+    }
 }
 
 #[tokio::test]

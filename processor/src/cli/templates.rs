@@ -16,7 +16,10 @@ Examples:
 
 What is adopted by hand is known to the stream from then on, at any level; what is forgotten is new to it \
 however often it comes, until it is adopted. Either takes back the other. It begins within a minute, with \
-a window that has not closed anywhere; who decided, and when, is kept.";
+a window that has not closed anywhere; who decided, and when, is kept.
+
+What the model learnt in training stays known while it judges: a decision on that is kept for \
+later models, and says that it changes nothing now.";
 
 /// Flags of `model templates`.
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ const TAIL: f64 = 0.025;
 pub struct Budget {
     /// False alarms a day that the threshold allows.
     pub alarms_per_day: f64,
-    /// False alarms that allows over the days evaluated.
+    /// False alarms that allows over the days judged.
     pub expected: f64,
     /// False alarms that came; all alarms if the input carries no labels.
     pub actual: u64,

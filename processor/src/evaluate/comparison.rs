@@ -194,7 +194,12 @@ impl Comparison {
     /// # Errors
     /// If `out` cannot be written.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        write_side_by_side(&[self.a.clone(), self.b.clone()], out)?;
+        for (heading, judge) in [("A", &self.a), ("B", &self.b)] {
+            let (name, checksum) = (judge.name.escape_debug(), &judge.model_checksum);
+            writeln!(out, "{heading}  {name} ({checksum})")?;
+        }
+        writeln!(out)?;
+        write_side_by_side(&[("A", &self.a), ("B", &self.b)], out)?;
         let Agreement {
             both,
             only_a,

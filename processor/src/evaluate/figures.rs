@@ -52,7 +52,7 @@ impl Figures {
             model_checksum: model_checksum.to_owned(),
             alarms: report.alarms,
             alarms_per_day: report.alarms_per_day,
-            false_alarms_per_day: super::ratio(false_alarms as f64, report.days),
+            false_alarms_per_day: super::ratio(false_alarms as f64, report.judged_days),
             budget: report.budget,
             precision: report.precision,
             recall: report.recall,
@@ -64,27 +64,30 @@ impl Figures {
     }
 }
 
-/// Writes a table with a column per judge.
+/// Writes a table with a column per judge, each under a short heading of its own.
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn write_side_by_side(judges: &[Figures], out: &mut dyn Write) -> io::Result<()> {
+pub fn write_side_by_side(judges: &[(&str, &Figures)], out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{:NAME_WIDTH$}", "")?;
+    for (heading, _) in judges {
+        write!(out, " {heading:>WIDTH$}")?;
+    }
+    writeln!(out)?;
     let mut row = |name: &str, cell: &dyn Fn(&Figures) -> String| {
         write!(out, "{name:NAME_WIDTH$}")?;
-        for judge in judges {
-            let text: String = cell(judge).chars().take(WIDTH).collect();
-            write!(out, " {text:>WIDTH$}")?;
+        for &(_, judge) in judges {
+            write!(out, " {:>WIDTH$}", cell(judge))?;
         }
         writeln!(out)
     };
-    row("", &|judge| judge.name.escape_debug().to_string())?;
     row("f1", &|judge| decimal(judge.f1, 4))?;
     row("roc auc", &|judge| decimal(judge.roc_auc, 4))?;
     row("pr auc", &|judge| decimal(judge.pr_auc, 4))?;
     row("precision", &|judge| decimal(judge.precision, 4))?;
     row("recall", &|judge| decimal(judge.recall, 4))?;
     row("alarms", &|judge| grouped(judge.alarms))?;
-    let labelled = judges.iter().any(|judge| judge.incidents.is_some());
+    let labelled = judges.iter().any(|(_, judge)| judge.incidents.is_some());
     let name = if labelled {
         "false a day"
     } else {

@@ -11,7 +11,7 @@ const HOUR_MS: i64 = 3_600_000;
 pub struct AlarmHours {
     /// False alarms per hour of day; all alarms if the input carries no labels.
     pub per_hour: [u64; 24],
-    /// Windows evaluated per hour of day.
+    /// Windows per hour of day; of labelled input those that labels judge.
     pub windows: [u64; 24],
     /// The hour with the most alarms per window, the earliest of equals; absent without alarms.
     pub worst_hour: Option<usize>,
@@ -26,7 +26,7 @@ impl AlarmHours {
         for window in windows {
             let hour = window.start.as_millis().div_euclid(HOUR_MS).rem_euclid(24);
             let hour = usize::try_from(hour).unwrap_or(0);
-            counts[hour] += 1;
+            counts[hour] += u64::from(!judged || window.truth != Truth::Unlabelled);
             let counted = !judged || matches!(window.truth, Truth::Normal | Truth::Empty);
             per_hour[hour] += u64::from(window.alarmed && counted);
         }

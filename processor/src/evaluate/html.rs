@@ -231,7 +231,15 @@ impl Page<'_> {
             @if !report.sweep.is_empty() {
                 section.card {
                     h2 { "Other budgets" }
-                    p.note { "The same severities against the thresholds of other budgets; this run's is marked." }
+                    p.note {
+                        "The same severities against the thresholds of other budgets; this run's is "
+                        "marked."
+                        @if report.capped_windows > 0 {
+                            " As if nothing were held back, which this young model did with "
+                            (grouped(report.capped_windows))
+                            " windows once its alarms of the day were spent."
+                        }
+                    }
                     div.scroll { table #sweep {
                         thead { tr {
                             th { "budget a day" } th { "severity" } th { "alarms" } th { "precision" }
@@ -270,6 +278,9 @@ impl Page<'_> {
         html! {
             footer {
                 (format!("{:.2} days", report.days))
+                @if report.judged_days < report.days {
+                    (format!(" ({:.2} judged)", report.judged_days))
+                }
                 ", " (grouped(report.empty_windows)) " windows without lines (normal, if there are labels), "
                 (grouped(report.unlabelled_windows)) " without labels (in no ratio), "
                 (grouped(report.rejected)) " lines rejected, " (grouped(report.late)) " late. "

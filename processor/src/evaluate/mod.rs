@@ -65,6 +65,8 @@ pub struct EvaluatedWindow<'a> {
     pub anomalous: u64,
     /// The decision.
     pub alarmed: bool,
+    /// It would have alarmed, had the model not been young and its alarms of the day spent.
+    pub capped: bool,
     /// The larger, the stranger; windows are ranked by it. NaN ranks lowest.
     pub severity: f64,
     /// When an alarm told of it before it was full, if one did.
@@ -85,6 +87,7 @@ impl<'a> From<&'a ScoredWindow> for EvaluatedWindow<'a> {
             labelled: u64::from(content.labelled),
             anomalous: u64::from(content.anomalous),
             alarmed: scored.verdict.is_anomaly,
+            capped: scored.verdict.capped,
             severity: scored.verdict.severity,
             early: scored.early.as_ref().map(|alarm| alarm.at),
             first_anomalous: content.first_anomalous.as_ref().map(|line| line.time),
@@ -108,13 +111,8 @@ pub struct RunTotals {
     pub alarms_per_day: Option<f64>,
     /// Combined p-value below which windows alarmed; `None` if that is not known.
     pub threshold: Option<f64>,
-}
-
-impl RunTotals {
-    fn threshold_at_one(&self) -> Option<f64> {
-        let (threshold, alarms_per_day) = self.threshold.zip(self.alarms_per_day)?;
-        (alarms_per_day > 0.0).then(|| threshold / alarms_per_day)
-    }
+    /// Windows a day of all streams, over which a budget is spread; `None` if that is not known.
+    pub windows_per_day: Option<f64>,
 }
 
 /// A window as it is kept: 48 bytes, so that a year of one stream's windows takes 50 MB.
@@ -129,6 +127,7 @@ struct Kept {
     severity: f64,
     stream: u32,
     alarmed: bool,
+    capped: bool,
     truth: Truth,
 }
 
@@ -198,6 +197,7 @@ impl Evaluation {
             severity: window.severity,
             stream,
             alarmed: window.alarmed,
+            capped: window.capped,
             truth,
         });
     }
@@ -237,10 +237,10 @@ impl Evaluation {
         let days = span.map_or(0.0, |(start, end)| {
             (end.as_millis() - start.as_millis()) as f64 / DAY_MS
         });
+        let judged_days = self.judged_days(days, labelled > 0);
         let false_alarms = confusion.map_or(alarms, |confusion| confusion.fp);
         let episodes = self.episodes();
         let incidents = incidents::incidents(&self.windows);
-        let threshold_at_one = totals.threshold_at_one();
         Report {
             events: totals.events,
             windows,
@@ -261,30 +261,33 @@ impl Evaluation {
             labelled_windows: labelled,
             empty_windows: empty,
             unlabelled_windows: unlabelled,
+            capped_windows: count(&|window| window.capped),
             streams: self.streams.len() as u64,
             start: span.map(|(start, _)| start.to_string()),
             end: span.map(|(_, end)| end.to_string()),
             days,
+            judged_days,
             alarms_per_day: ratio(alarms as f64, days),
             episodes,
             budget: totals
                 .alarms_per_day
-                .map(|budget| Budget::new(budget, days, false_alarms)),
+                .map(|budget| Budget::new(budget, judged_days, false_alarms)),
             anomaly_types: self.type_recalls(&incidents),
             best_f1_using_labels: ranking.as_ref().and_then(Ranking::best_f1),
             threshold: totals.threshold,
             episodes_per_day: ratio(episodes as f64, days),
             incidents: (labelled > 0).then(|| incidents::summary(incidents.iter())),
             alarm_hours: AlarmHours::of(&self.windows, labelled > 0),
-            sweep: threshold_at_one.map_or_else(Vec::new, |threshold_at_one| {
-                let judged = labelled > 0;
-                let scale = Scale {
-                    threshold_at_one,
-                    days,
-                    judged,
-                };
-                sweep::sweep(&self.windows, scale)
-            }),
+            sweep: totals
+                .windows_per_day
+                .map_or_else(Vec::new, |windows_per_day| {
+                    let scale = Scale {
+                        windows_per_day,
+                        days: judged_days,
+                        judged: labelled > 0,
+                    };
+                    sweep::sweep(&self.windows, scale)
+                }),
             worst_misses: self.cases(&self.worst.misses),
             worst_false_alarms: self.cases(&self.worst.false_alarms),
             strongest_unjudged: self.cases(&self.worst.unjudged),
@@ -332,6 +335,21 @@ impl Evaluation {
         let start = self.windows.iter().map(|window| window.start).min()?;
         let end = self.windows.iter().map(|window| window.end).max()?;
         Some((start, end))
+    }
+
+    /// Returns over how many of `days` false alarms are counted: where there are labels, a window
+    /// whose lines carry none takes its share of the streams' time away.
+    fn judged_days(&self, days: f64, labelled: bool) -> f64 {
+        let time = |window: &Kept| window.end.as_millis() - window.start.as_millis();
+        let all: i64 = self.windows.iter().map(time).sum();
+        let unlabelled = self.windows.iter();
+        let unlabelled = unlabelled.filter(|window| window.truth == Truth::Unlabelled);
+        match unlabelled.map(time).sum::<i64>() {
+            unlabelled if labelled && unlabelled > 0 => {
+                days * (all - unlabelled) as f64 / all as f64
+            }
+            _ => days,
+        }
     }
 
     /// Counts the runs of alarmed windows of a stream that follow each other without a gap.

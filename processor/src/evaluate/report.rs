@@ -49,6 +49,9 @@ pub struct Report {
     pub empty_windows: u64,
     /// Windows with lines but no label: in no ratio.
     pub unlabelled_windows: u64,
+    /// Windows that a young model held back: they would have alarmed, had its alarms of the day not
+    /// been spent.
+    pub capped_windows: u64,
     /// Streams seen.
     pub streams: u64,
     /// Start of the first window, RFC 3339.
@@ -57,6 +60,9 @@ pub struct Report {
     pub end: Option<String>,
     /// Days from the one to the other.
     pub days: f64,
+    /// Of these, days over which false alarms are counted: without the time of windows whose lines
+    /// carry no label, unless none does.
+    pub judged_days: f64,
     /// Alarms a day.
     pub alarms_per_day: Option<f64>,
     /// Runs of alarmed windows of a stream that follow each other without a gap.
@@ -75,7 +81,8 @@ pub struct Report {
     pub incidents: Option<Incidents>,
     /// False alarms by hour of day, or all alarms if the input carries no labels.
     pub alarm_hours: AlarmHours,
-    /// What other budgets would give, smallest first; empty if the threshold is not known.
+    /// What other budgets would give, smallest first, and nothing held back; empty if the threshold
+    /// is not known.
     pub sweep: Vec<SweepRow>,
     /// Anomalous windows that did not alarm, those that looked most normal first.
     pub worst_misses: Vec<Case>,

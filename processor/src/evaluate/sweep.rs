@@ -1,11 +1,14 @@
-//! What other budgets would give: the same severities against other thresholds.
+//! What other budgets would give: the same severities against the thresholds that they set.
 //!
 //! The run itself goes by one budget: an alarm freezes its stream's volume and is told once, so that
-//! a run with another budget may differ by a few windows from what is said here.
+//! a run with another budget may differ by a few windows from what is said here. What a young model
+//! holds back depends on the order of its alarms: here it is none the less an alarm, and the report
+//! says how many windows these are.
 
 use serde::Serialize;
 
 use super::{Confusion, Kept, Truth, ratio};
+use crate::model::Detector;
 
 /// Budgets tried, in false alarms a day.
 const BUDGETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0];
@@ -32,8 +35,9 @@ pub struct SweepRow {
 /// How the threshold depends on the budget.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
-    /// Combined p-value below which windows alarm at one false alarm a day.
-    pub(super) threshold_at_one: f64,
+    /// Windows a day that a budget is spread over.
+    pub(super) windows_per_day: f64,
+    /// Days over which false alarms are counted.
     pub(super) days: f64,
     /// The input carries labels.
     pub(super) judged: bool,
@@ -43,8 +47,8 @@ pub(super) struct Scale {
 pub(super) fn sweep(windows: &[Kept], scale: Scale) -> Vec<SweepRow> {
     BUDGETS
         .map(|budget| {
-            let severity = -(scale.threshold_at_one * budget).min(0.5).log10();
-            row(windows, budget, severity, scale)
+            let threshold = Detector::threshold_at(budget, scale.windows_per_day);
+            row(windows, budget, -threshold.log10(), scale)
         })
         .to_vec()
 }

@@ -36,6 +36,7 @@ fn window(
         labelled,
         anomalous,
         alarmed,
+        capped: false,
         severity,
         early: None,
         first_anomalous: None,
@@ -85,6 +86,7 @@ fn totals() -> RunTotals {
         seconds: 2.0,
         alarms_per_day: Some(1.0),
         threshold: Some(1e-3),
+        windows_per_day: Some(1_000.0),
     }
 }
 
@@ -109,6 +111,8 @@ fn counts_and_ratios_are_exact() {
     ];
     assert_eq!(sums, [8, 1, 1]);
     assert_eq!(report.days, 300.0 / 86_400.0);
+    // One window of the ten carries no label.
+    assert_eq!(report.judged_days, 270.0 / 86_400.0);
     assert_eq!(report.alarms_per_day, Some(4.0 * 288.0));
     assert_eq!(report.episodes, 2);
     let budget = report.budget.unwrap();
@@ -183,7 +187,7 @@ fn the_table_is_aligned() {
             rejected                      3  rows that could not be decoded
             late                          2  events after their window was final
             windows                      10  1 empty
-            days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:05:00.000Z
+            days                       0.00  1970-01-01T00:00:00.000Z to 1970-01-01T00:05:00.000Z, 0.00 judged
             alarms                        4  1152.0 a day, in 2 episodes, 576.0 a day
             false alarms                  1  0.00 expected at 1 a day (0 to 0 in 95 of 100 cases): budget exceeded
 
@@ -208,17 +212,17 @@ fn the_table_is_aligned() {
             budget a day           severity    precision       recall           f1  false a day
                            0.1         4.00       1.0000       0.3333       0.5000         0.00
                           0.25         3.60       1.0000       0.6667       0.8000         0.00
-                           0.5         3.30       0.6667       0.6667       0.6667       288.00
-                             1         3.00       0.6667       0.6667       0.6667       288.00
-                             2         2.70       0.6667       0.6667       0.6667       288.00
-                             5         2.30       0.6667       0.6667       0.6667       288.00
-                            10         2.00       0.6667       0.6667       0.6667       288.00
-                            15         1.82       0.6667       0.6667       0.6667       288.00
-                            20         1.70       0.6667       0.6667       0.6667       288.00
-                            50         1.30       0.6667       0.6667       0.6667       288.00
+                           0.5         3.30       0.6667       0.6667       0.6667       320.00
+                             1         3.00       0.6667       0.6667       0.6667       320.00
+                             2         2.70       0.6667       0.6667       0.6667       320.00
+                             5         2.30       0.6667       0.6667       0.6667       320.00
+                            10         2.00       0.6667       0.6667       0.6667       320.00
+                            15         1.82       0.6667       0.6667       0.6667       320.00
+                            20         1.70       0.6667       0.6667       0.6667       320.00
+                            50         1.30       0.6667       0.6667       0.6667       320.00
 
             Windows without lines count as normal.
-            Windows whose lines carry no label are in no ratio: 1.
+            Windows whose lines carry no label are in no ratio, and their time in no rate of false alarms: 1.
         "#]],
     );
 }
@@ -229,7 +233,7 @@ fn the_json_object_begins_with_the_promised_keys() {
         &mixed(),
         &totals(),
         &expect![[r#"
-            {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003472222222222222,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}},{"name":"security","windows":1,"alarmed":0,"recall":0.0,"incidents":{"count":1,"found":0,"recall":0.0,"median_s":null,"p95_s":null}},{"name":"spike","windows":2,"alarmed":2,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8},"threshold":0.001,"episodes_per_day":576.0,"incidents":{"count":2,"found":1,"recall":0.5,"median_s":30.0,"p95_s":30.0},"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[10,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":4.0,"alarms":2,"precision":1.0,"recall":0.3333333333333333,"f1":0.5,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":3.6020599913279625,"alarms":3,"precision":1.0,"recall":0.6666666666666666,"f1":0.8,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":3.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":1.0,"severity":3.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":2.0,"severity":2.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":5.0,"severity":2.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":10.0,"severity":2.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":15.0,"severity":1.8239087409443189,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":20.0,"severity":1.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0},{"alarms_per_day":50.0,"severity":1.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":288.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
+            {"events":1234567,"windows":10,"anomalous_windows":3,"alarms":4,"tp":2,"fp":1,"fn":1,"tn":5,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"roc_auc":0.9166666666666666,"seconds":2.0,"pr_auc":0.8666666666666667,"rejected":3,"late":2,"labelled_windows":8,"empty_windows":1,"unlabelled_windows":1,"capped_windows":0,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:05:00.000Z","days":0.003472222222222222,"judged_days":0.003125,"alarms_per_day":1152.0,"episodes":2,"budget":{"alarms_per_day":1.0,"expected":0.003125,"actual":1,"usual_range":[0,0],"kept":false},"anomaly_types":[{"name":"cascade","windows":1,"alarmed":1,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}},{"name":"security","windows":1,"alarmed":0,"recall":0.0,"incidents":{"count":1,"found":0,"recall":0.0,"median_s":null,"p95_s":null}},{"name":"spike","windows":2,"alarmed":2,"recall":1.0,"incidents":{"count":1,"found":1,"recall":1.0,"median_s":30.0,"p95_s":30.0}}],"best_f1_using_labels":{"severity":4.0,"precision":1.0,"recall":0.6666666666666666,"f1":0.8},"threshold":0.001,"episodes_per_day":576.0,"incidents":{"count":2,"found":1,"recall":0.5,"median_s":30.0,"p95_s":30.0},"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[9,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":4.0,"alarms":2,"precision":1.0,"recall":0.3333333333333333,"f1":0.5,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":3.6020599913279625,"alarms":3,"precision":1.0,"recall":0.6666666666666666,"f1":0.8,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":3.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":1.0,"severity":3.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":2.0,"severity":2.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":5.0,"severity":2.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":10.0,"severity":2.0,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":15.0,"severity":1.8239087409443189,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":20.0,"severity":1.6989700043360187,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0},{"alarms_per_day":50.0,"severity":1.3010299956639813,"alarms":4,"precision":0.6666666666666666,"recall":0.6666666666666666,"f1":0.6666666666666666,"false_alarms_per_day":320.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
         "#]],
     );
 }
@@ -244,6 +248,7 @@ fn unlabelled_input_has_no_precision() {
         events: 5,
         alarms_per_day: Some(5760.0),
         threshold: Some(0.5),
+        windows_per_day: Some(11_520.0),
         ..RunTotals::default()
     };
     check_text(
@@ -276,7 +281,7 @@ fn unlabelled_input_has_no_precision() {
         &evaluation,
         &totals,
         &expect![[r#"
-            {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null,"threshold":0.5,"episodes_per_day":1440.0,"incidents":null,"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":5.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":4.663512470415156,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":4.362482474751174,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":1.0,"severity":4.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":2.0,"severity":3.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":5.0,"severity":3.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":10.0,"severity":3.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":15.0,"severity":2.8853612200315117,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":20.0,"severity":2.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":50.0,"severity":2.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
+            {"events":5,"windows":2,"anomalous_windows":null,"alarms":1,"tp":null,"fp":null,"fn":null,"tn":null,"precision":null,"recall":null,"f1":null,"roc_auc":null,"seconds":0.0,"pr_auc":null,"rejected":0,"late":0,"labelled_windows":0,"empty_windows":1,"unlabelled_windows":1,"capped_windows":0,"streams":1,"start":"1970-01-01T00:00:00.000Z","end":"1970-01-01T00:01:00.000Z","days":0.0006944444444444445,"judged_days":0.0006944444444444445,"alarms_per_day":1440.0,"episodes":1,"budget":{"alarms_per_day":5760.0,"expected":4.0,"actual":1,"usual_range":[1,8],"kept":true},"anomaly_types":[],"best_f1_using_labels":null,"threshold":0.5,"episodes_per_day":1440.0,"incidents":null,"alarm_hours":{"per_hour":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"windows":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"worst_hour":0,"worst_over_mean":1.0},"sweep":[{"alarms_per_day":0.1,"severity":5.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.25,"severity":4.663512470415156,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":0.5,"severity":4.362482474751174,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":1.0,"severity":4.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":2.0,"severity":3.760422483423212,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":5.0,"severity":3.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":10.0,"severity":3.061452479087193,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":15.0,"severity":2.885361220031512,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":20.0,"severity":2.7604224834232123,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0},{"alarms_per_day":50.0,"severity":2.3624824747511743,"alarms":0,"precision":null,"recall":null,"f1":null,"false_alarms_per_day":0.0}],"worst_misses":[],"worst_false_alarms":[],"strongest_unjudged":[]}
         "#]],
     );
 }
@@ -360,11 +365,79 @@ fn other_budgets_are_other_thresholds_on_the_same_severities() {
     let at_one = row(1.0);
     assert!((at_one.severity - 3.0).abs() < 1e-12);
     assert_eq!((at_one.alarms, at_one.precision), (4, Some(2.0 / 3.0)));
-    assert_eq!(at_one.false_alarms_per_day, Some(288.0));
+    assert_eq!(at_one.false_alarms_per_day, Some(320.0));
     assert_eq!((row(0.1).alarms, row(0.1).precision), (2, Some(1.0)));
     assert_eq!(row(50.0).recall, Some(2.0 / 3.0));
     let unjudged = Evaluation::new(WINDOW_MS).report(&totals());
     assert!(unjudged.sweep.iter().all(|row| row.f1.is_none()));
+}
+
+#[test]
+fn time_without_labels_is_in_no_rate_of_false_alarms() {
+    let stream = stream(0);
+    let mut evaluation = Evaluation::new(WINDOW_MS);
+    // Four days of ten alarms each; the lines of the first one carry labels.
+    for number in 0..4 * 2_880 {
+        let labelled = if number < 2_880 { 5 } else { 0 };
+        let alarmed = number % 288 == 0;
+        let verdict = (alarmed, if alarmed { 9.0 } else { 0.1 });
+        evaluation.add(window(&stream, number, (5, labelled, 0), verdict));
+    }
+    let totals = RunTotals {
+        alarms_per_day: Some(10.0),
+        ..totals()
+    };
+    let report = evaluation.report(&totals);
+    assert_eq!((report.days, report.judged_days), (4.0, 1.0));
+    assert_eq!((report.alarms, report.alarms_per_day), (40, Some(10.0)));
+    let budget = report.budget.unwrap();
+    assert_eq!((budget.expected, budget.actual), (10.0, 10));
+    let mut rates = report.sweep.iter().map(|row| row.false_alarms_per_day);
+    assert!(rates.all(|rate| rate == Some(10.0)));
+    let figures = Figures::of("signals", "c0ffee", &report);
+    assert_eq!(figures.false_alarms_per_day, Some(10.0));
+    let judged: u64 = report.alarm_hours.windows.iter().sum();
+    assert_eq!(judged, 2_880);
+}
+
+#[test]
+fn budgets_beyond_the_range_of_thresholds_are_brought_into_it() {
+    // Of 10 windows a day half may alarm at most, whatever the budget.
+    let totals = RunTotals {
+        alarms_per_day: Some(50.0),
+        threshold: Some(0.5),
+        windows_per_day: Some(10.0),
+        ..RunTotals::default()
+    };
+    let sweep = mixed().report(&totals).sweep;
+    let severity = |budget: f64| {
+        let found = sweep.iter().find(|row| row.alarms_per_day == budget);
+        found.map(|row| row.severity)
+    };
+    assert_eq!(severity(0.1), Some(2.0));
+    assert_eq!(severity(1.0), Some(1.0));
+    let largest = Some(0.5_f64.log10().abs());
+    for budget in [5.0, 10.0, 20.0, 50.0] {
+        assert_eq!(severity(budget), largest, "{budget}");
+    }
+}
+
+#[test]
+fn what_a_young_model_holds_back_is_told_beside_other_budgets() {
+    let stream = stream(0);
+    let mut evaluation = mixed();
+    evaluation.add(EvaluatedWindow {
+        capped: true,
+        ..window(&stream, 10, (10, 10, 0), (false, 6.0))
+    });
+    let report = evaluation.report(&totals());
+    assert_eq!((report.alarms, report.capped_windows), (4, 1));
+    let at_one = report.sweep.iter().find(|row| row.alarms_per_day == 1.0);
+    assert_eq!(at_one.unwrap().alarms, 5);
+    let mut text = Vec::new();
+    report.write_text(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("were spent: 1. Budgets"), "{text}");
 }
 
 #[test]

@@ -65,7 +65,10 @@ impl Report {
         }
         line(out, "windows", &grouped(self.windows), &windows)?;
         if let (Some(start), Some(end)) = (&self.start, &self.end) {
-            let span = format!("{start} to {end}");
+            let mut span = format!("{start} to {end}");
+            if self.judged_days < self.days {
+                span = format!("{span}, {:.2} judged", self.judged_days);
+            }
             line(out, "days", &format!("{:.2}", self.days), &span)?;
         }
         Ok(())
@@ -222,6 +225,14 @@ impl Report {
                 decimal(row.false_alarms_per_day, 2),
             )?;
         }
+        if self.capped_windows > 0 {
+            let windows = grouped(self.capped_windows);
+            writeln!(
+                out,
+                "\nHeld back, since the model is young and its alarms of the day were spent: \
+                 {windows}. Budgets are given as if nothing were."
+            )?;
+        }
         Ok(())
     }
 
@@ -271,7 +282,8 @@ impl Report {
             let windows = grouped(self.unlabelled_windows);
             writeln!(
                 out,
-                "Windows whose lines carry no label are in no ratio: {windows}."
+                "Windows whose lines carry no label are in no ratio, and their time in no rate of \
+                 false alarms: {windows}."
             )?;
         }
         Ok(())

@@ -336,6 +336,12 @@ impl Bundle {
         learnt
     }
 
+    /// Returns whether training saw the template of this identity.
+    #[must_use]
+    pub fn has_learnt(&self, template: u64) -> bool {
+        self.content.profile.template(template).is_some()
+    }
+
     /// Returns what it was trained on and holds.
     #[must_use]
     pub fn summary(&self) -> BundleSummary {

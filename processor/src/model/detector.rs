@@ -19,7 +19,7 @@ use super::{
     youth::{Caution, Judged as JudgedWindow},
 };
 use crate::{
-    event::{EventTime, Level, NextOffset},
+    event::{EventTime, Level, NextOffset, StreamKey},
     features::{FeatureRow, Observed, observe, row},
     window::{ClosedWindow, TemplateCount, WindowContent},
 };
@@ -50,25 +50,37 @@ impl Detector {
     /// time. Values that make no sense are brought to the nearest that do.
     #[must_use]
     pub fn new(bundle: Arc<Bundle>, alarms_per_day: f64, streams: usize) -> Self {
+        let windows_per_day = Self::windows_per_day(&bundle, streams);
+        let threshold = Self::threshold_at(alarms_per_day, windows_per_day);
+        Self::with_threshold(bundle, threshold)
+    }
+
+    /// Returns how many windows a day `streams` streams have: a budget is spread over them.
+    #[must_use]
+    pub fn windows_per_day(bundle: &Bundle, streams: usize) -> f64 {
         #[allow(
             clippy::cast_precision_loss,
             reason = "window lengths and streams are small"
         )]
-        let windows_per_day =
-            DAY_MS / bundle.window_length_ms() as f64 * streams.clamp(1, 1 << 30) as f64;
-        Self::with_threshold(
-            bundle,
-            alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day,
-        )
+        let (length_ms, streams) = (
+            bundle.window_length_ms() as f64,
+            streams.clamp(1, 1 << 30) as f64,
+        );
+        DAY_MS / length_ms * streams
+    }
+
+    /// Returns the combined p-value below which windows are anomalous at a budget, brought into the
+    /// range that makes sense.
+    #[must_use]
+    pub fn threshold_at(alarms_per_day: f64, windows_per_day: f64) -> f64 {
+        in_range(alarms_per_day.max(f64::MIN_POSITIVE) / windows_per_day)
     }
 
     /// Returns a scorer for which windows are anomalous below the combined p-value `threshold`, brought
     /// into the range that makes sense. That of a scored window gives its scores again, bit for bit.
     #[must_use]
     pub fn with_threshold(bundle: Arc<Bundle>, threshold: f64) -> Self {
-        let (least, most) = THRESHOLD_RANGE;
-        // Not `clamp`: what is no number is brought into the range as well.
-        let threshold = threshold.max(least).min(most);
+        let threshold = in_range(threshold);
         let content = &bundle.content;
         let (windows, length_ms) = (content.calibration.windows, content.window_length_ms);
         let caution = Caution::of(windows, length_ms, threshold).filter(|_| content.young);
@@ -154,7 +166,7 @@ impl Detector {
         let judged = self
             .judge_unmuted(&unseen, silent, &scene)
             .upholding(early.as_deref());
-        judged.note_told(&all, &observed, baseline);
+        judged.note_told(&observed, baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if window.gap {
             baseline.adoption.gap();
@@ -193,10 +205,13 @@ impl Detector {
         }
     }
 
-    /// Returns a watch for the stream's next window, which starts at `start`, while it is open.
+    /// Returns a watch for the next window of `stream`, which starts at `start`, while it is open.
+    /// What people decided of templates holds for it as for the full window.
     #[must_use]
-    pub fn watch(&self, baseline: &Baseline, start: EventTime) -> OpenWatch {
-        OpenWatch::new(baseline, &self.bundle.content.profile, start.as_millis())
+    pub fn watch(&self, stream: &StreamKey, baseline: &Baseline, start: EventTime) -> OpenWatch {
+        let decided = self.mutes.decided(stream, start);
+        let profile = &self.bundle.content.profile;
+        OpenWatch::new(baseline, profile, &decided, start.as_millis())
     }
 
     /// Takes in what is new in the stream's next window, which starts at `start`; returns whether it is
@@ -311,6 +326,7 @@ impl Detector {
         Judged {
             verdict,
             explanation,
+            signals: rest.signals,
             evidence: rest.evidence,
             silent: told.is_some(),
             ln_p_rest: self.ln_p_rest(unseen, muted, scene),
@@ -485,6 +501,12 @@ impl Detector {
     }
 }
 
+fn in_range(threshold: f64) -> f64 {
+    let (least, most) = THRESHOLD_RANGE;
+    // Not `clamp`: what is no number is brought into the range as well.
+    threshold.max(least).min(most)
+}
+
 /// A window about to be judged.
 #[derive(Clone, Copy)]
 struct Scene<'a> {
@@ -503,6 +525,8 @@ struct Scene<'a> {
 struct Judged {
     verdict: Verdict,
     explanation: Explanation,
+    /// What speaks for an anomaly without what is muted, and what it is worth.
+    signals: Signals,
     evidence: Evidence,
     /// It tells of a silence.
     silent: bool,
@@ -528,18 +552,19 @@ impl Judged {
         self
     }
 
-    /// Lets the baseline know what an alarm told of: more of the same is no news.
-    fn note_told(&self, all: &Signals, observed: &Observed, baseline: &mut Baseline) {
+    /// Lets the baseline know what an alarm told of: more of the same is no news. What is muted was
+    /// not told of.
+    fn note_told(&self, observed: &Observed, baseline: &mut Baseline) {
         if self.silent {
             baseline.silence.tell();
         }
-        if all.odd_hour.is_some()
+        if self.signals.odd_hour.is_some()
             && self.verdict.is_anomaly
             && self.evidence[Kind::Volume as usize] >= SETTLE_NATS
         {
             baseline.daily.tell();
         }
-        if let Some(excess) = all.excess
+        if let Some(excess) = self.signals.excess
             && self.verdict.is_anomaly
             && self.evidence[Kind::Drift as usize] >= SETTLE_NATS
         {

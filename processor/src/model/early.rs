@@ -144,6 +144,8 @@ pub(super) fn early_signals(
 pub struct OpenWatch {
     fill: Fill,
     hour: Option<Hour>,
+    /// The baseline's, with what people decided of templates; absent if they decided nothing.
+    adoption: Option<Adoption>,
     lines: u32,
     services: Vec<Option<usize>>,
     pairs: Vec<PairWatch>,
@@ -180,12 +182,24 @@ pub(super) struct Sight<'a> {
 }
 
 impl OpenWatch {
-    /// Returns the watch of a stream's next window, of which nothing has been seen.
-    pub(super) fn new(baseline: &Baseline, profile: &Profile, start_ms: i64) -> Self {
+    /// Returns the watch of a stream's next window, of which nothing has been seen; `decided` are
+    /// the templates that people decided of by then.
+    pub(super) fn new(
+        baseline: &Baseline,
+        profile: &Profile,
+        decided: &[(u64, bool)],
+        start_ms: i64,
+    ) -> Self {
         let hour = baseline.hour(profile.rhythm.as_ref(), start_ms);
+        let adoption = (!decided.is_empty()).then(|| {
+            let mut adoption = baseline.adoption.clone();
+            adoption.decide(decided, start_ms);
+            adoption
+        });
         Self {
             fill: Fill::of(baseline, profile, hour.as_ref()),
             hour,
+            adoption,
             lines: 0,
             services: Vec::new(),
             pairs: Vec::new(),
@@ -260,7 +274,8 @@ impl OpenWatch {
         let unseen = fact.training_lines == 0;
         let (mut surprisal, mut share) = (fact.surprisal, fact.share);
         if unseen {
-            let adoption: &Adoption = &sight.baseline.adoption;
+            let adoption = self.adoption.as_ref();
+            let adoption = adoption.unwrap_or(&sight.baseline.adoption);
             let hash = pair.template.hash;
             if let Some(adopted) = adoption.adopted(hash, critical, sight.start_ms) {
                 (surprisal, share) = adopted;

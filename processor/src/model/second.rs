@@ -145,6 +145,7 @@ impl Bundle {
             severity,
             level_shift: false,
             muted: false,
+            capped: false,
             ..scored.verdict
         })
     }

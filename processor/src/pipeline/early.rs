@@ -101,7 +101,9 @@ impl EarlyWatch {
             let watched = match self.windows.get_mut(name) {
                 Some(watched) => watched,
                 None => {
-                    let watch = Watched::Open(Box::new(detector.watch(baseline, start)));
+                    let stream = windower.stream_key(name);
+                    let watch = detector.watch(&stream, baseline, start);
+                    let watch = Watched::Open(Box::new(watch));
                     self.windows.entry(Arc::clone(name)).or_insert(watch)
                 }
             };

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::{Observer, Side};
 use crate::{
     cli::ReplayArgs,
-    config::{Config, ConfigError},
+    config::Config,
     evaluate::RunTotals,
     event::EventTime,
     files::{parse_time, read_events},
@@ -27,12 +27,9 @@ pub(super) enum Input<'a> {
 impl<'a> Input<'a> {
     /// Opens what `args` name.
     pub(super) fn open(config: &Config, args: &'a ReplayArgs) -> anyhow::Result<Self> {
-        let since = args.since.as_deref().map(parse_time).transpose()?;
         if !args.from_kafka {
+            let since = args.since.as_deref().map(parse_time).transpose()?;
             return Ok(Self::Files(args, since));
-        }
-        if since.is_some() {
-            return Err(ConfigError::from("--since goes with --input only".to_owned()).into());
         }
         let reader = TopicReader::open(&config.kafka, &config.kafka.input_topic)?;
         Ok(Self::Topic(reader))

@@ -7,7 +7,7 @@ use crate::{
     decode::RejectReason,
     evaluate::RunTotals,
     event::{LogEvent, Partial, TopicPartition},
-    model::{Bundle, Mutes, ScoredWindow},
+    model::{Bundle, Detector, Mutes, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     source::RawRecord,
     window::Recovered,
@@ -37,6 +37,8 @@ impl<'a> Side<'a> {
         mutes: Option<Arc<Mutes>>,
     ) -> anyhow::Result<Self> {
         super::check_window(config, &bundle)?;
+        let streams = super::streams(config, &bundle, partitions);
+        let windows_per_day = Detector::windows_per_day(&bundle, streams);
         let mut shared = super::shared(config, bundle, partitions)?;
         if let Some(mutes) = mutes {
             shared.set_mutes(mutes);
@@ -44,6 +46,7 @@ impl<'a> Side<'a> {
         let totals = RunTotals {
             alarms_per_day: Some(config.model.alarms_per_day),
             threshold: Some(shared.threshold()),
+            windows_per_day: Some(windows_per_day),
             ..RunTotals::default()
         };
         Ok(Self {

@@ -62,6 +62,17 @@ pub struct StreamProgress {
     pub seen_until: EventTime,
 }
 
+impl StreamProgress {
+    /// Returns where a stream stands after a window with lines that ends at `end`.
+    const fn after_lines(end: EventTime) -> Self {
+        Self {
+            row_end: end,
+            empty_run: 0,
+            seen_until: end,
+        }
+    }
+}
+
 /// What a restarted partition begins with.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -201,6 +212,15 @@ impl Windower {
         self.config.length_ms
     }
 
+    /// Returns what the stream of this name (empty for the whole partition) goes by.
+    #[must_use]
+    pub fn stream_key(&self, name: &Arc<str>) -> StreamKey {
+        StreamKey {
+            partition: self.partition.clone(),
+            service: self.by_service().then(|| Arc::clone(name)),
+        }
+    }
+
     /// Returns how many windows are open.
     #[must_use]
     pub fn open_count(&self) -> usize {
@@ -304,22 +324,38 @@ impl Windower {
         self.max_event_time = self.max_event_time.max(Some(time));
     }
 
-    /// Returns the row that the stream of `service` would have if it wrote nothing for `windows` windows
-    /// after its last row, open ones with lines of its own included, and the clock had passed them; `None`
-    /// for an unknown stream. Nothing changes.
+    /// Returns the row that the stream of `service` would have if it wrote nothing for `windows`
+    /// windows after its last row, open ones with lines of its own included, and the clock had
+    /// passed them. `None` where it would have none of its own: the stream is unknown or forgotten
+    /// by then, or the window is beyond those that a gap lists. Nothing changes.
     #[must_use]
     pub fn silent_row(&self, service: Option<&str>, windows: u32) -> Option<ClosedWindow> {
         let (name, progress) = self.streams.get_key_value(service.unwrap_or_default())?;
         let open = self.open.iter().rev();
         let mut own = open.filter(|(_, slot)| slot.streams.contains_key(name));
-        let last_open = own.next().map(|(&start, _)| self.end_of(start));
-        let last = last_open.unwrap_or(progress.row_end);
-        let start = last.saturating_add(i64::from(windows.max(1) - 1) * self.config.length_ms);
+        let before = own.next().map_or(*progress, |(&start, _)| {
+            StreamProgress::after_lines(self.end_of(start))
+        });
+        let windows = windows.max(1);
+        let past_ms = i64::from(windows - 1) * self.config.length_ms;
+        let start = before.row_end.saturating_add(past_ms);
         let bounds = WindowBounds {
             start,
             end: self.end_of(start),
         };
-        Some(self.row(name, bounds, start, FinalBy::Open))
+        let after = StreamProgress {
+            row_end: bounds.end,
+            empty_run: before.empty_run.saturating_add(windows),
+            ..before
+        };
+        if after.empty_run > EMPTY_ROWS_MAX || is_forgotten(&before, start) {
+            return None;
+        }
+        let mut row = self.row(name, bounds, start, FinalBy::Open);
+        // Not the empty windows between: they have no rows yet, and follow from that one.
+        row.previous = Some(self.last_row(before));
+        row.progress = after;
+        Some(row)
     }
 
     /// Closes, in window order, every window that the watermark has passed, and appends its rows:
@@ -378,6 +414,7 @@ impl Windower {
         row.content = Arc::new(stream.content.clone());
         row.span = Some(stream.span);
         row.max_event_time_before = stream.max_event_time_before;
+        row.progress = StreamProgress::after_lines(bounds.end);
         Some(row)
     }
 
@@ -476,12 +513,8 @@ impl Windower {
             row.progress.row_end = slot;
             rows.push(row);
         }
-        let progress = StreamProgress {
-            row_end: bounds.end,
-            empty_run: 0,
-            seen_until: bounds.end,
-        };
         self.unborn.remove(name);
+        let progress = StreamProgress::after_lines(bounds.end);
         self.streams.insert(Arc::clone(name), progress);
         let mut row = self.row(name, bounds, slot, final_by);
         row.content = Arc::new(stream.content);
@@ -529,17 +562,9 @@ impl Windower {
         slot: EventTime,
         final_by: FinalBy,
     ) -> ClosedWindow {
-        let unknown = StreamProgress {
-            row_end: bounds.end,
-            empty_run: 0,
-            seen_until: bounds.end,
-        };
         let known = self.streams.get(name).copied();
         ClosedWindow {
-            stream: StreamKey {
-                partition: self.partition.clone(),
-                service: (self.config.group_by == GroupBy::Service).then(|| Arc::clone(name)),
-            },
+            stream: self.stream_key(name),
             bounds,
             slot,
             content: Arc::default(),
@@ -551,7 +576,7 @@ impl Windower {
             max_event_time_before: None,
             previous: known.map(|progress| self.last_row(progress)),
             lateness_ms: self.config.lateness_ms,
-            progress: known.unwrap_or(unknown),
+            progress: known.unwrap_or(StreamProgress::after_lines(bounds.end)),
         }
     }
 
@@ -854,6 +879,42 @@ mod tests {
                 "t/0 30..60 lines 1 after 0 from 29"
             ]
         );
+    }
+
+    #[test]
+    fn silence_has_the_rows_that_the_next_record_makes_final() {
+        let mut windower = windower(GroupBy::Partition, Recovered::default());
+        feed(&mut windower, &[(0, "a"), (45, "a")]);
+        let place = |row: &ClosedWindow| (row.bounds, row.progress);
+        let silent = |windows| windower.silent_row(None, windows);
+        let ahead: Vec<_> = (1..=EMPTY_ROWS_MAX).filter_map(silent).collect();
+        assert!(silent(EMPTY_ROWS_MAX + 1).is_none(), "the gap row's");
+        // The stream's own window that is open is the last row before all of them.
+        let open = windower.open_rows();
+        let last = open.last().map(|row| row.bounds);
+        assert!(ahead.iter().all(|row| row.previous == last));
+        windower.add(&event(1_000, "a"), &Arc::new(Template::new("m")), 9);
+        let mut rows = Vec::new();
+        windower.close_final(FinalBy::Watermark, &mut rows);
+        let made: Vec<_> = rows.iter().map(place).collect();
+        let said: Vec<_> = open.iter().chain(&ahead).map(place).collect();
+        assert_eq!(made, said);
+    }
+
+    #[test]
+    fn a_stream_whose_gap_is_listed_has_no_row_of_silence_left() {
+        let mut windower = windower(GroupBy::Service, Recovered::default());
+        feed(&mut windower, &[(0, "a"), (1, "b"), (250, "b")]);
+        let row = |service, windows| {
+            let row = windower.silent_row(Some(service), windows);
+            row.map(|row| row.bounds.start)
+        };
+        // `a` has seven rows without lines already; `b` has a window open.
+        assert_eq!(row("a", 3), Some(at(300)));
+        assert_eq!((row("a", 4), row("never", 1)), (None, None));
+        assert_eq!(row("b", 1), Some(at(270)));
+        feed(&mut windower, &[(400, "b")]);
+        assert!(windower.silent_row(Some("a"), 1).is_none());
     }
 
     proptest! {

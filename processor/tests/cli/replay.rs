@@ -254,6 +254,18 @@ fn a_worse_model_is_told_by_the_exit_code() {
     );
     let (code, ..) = against("jaded", &["--tolerance", "1"]);
     assert_eq!(code, Some(0));
+    // However long the paths are, and however they begin: A and B head the columns.
+    let longer = format!("{}/jaded", dir.path().display());
+    let table = replay(dir.path(), &["--model", "model", "--against", &longer]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    let heads: Vec<&str> = table.lines().take(4).collect();
+    assert!(
+        heads[0].starts_with("A  ") && heads[0].contains("model ("),
+        "{table}"
+    );
+    assert!(heads[1].starts_with(&format!("B  {longer} (")), "{table}");
+    let columns: Vec<&str> = heads[3].split_whitespace().collect();
+    assert_eq!(columns, ["A", "B"], "{table}");
 
     // Without labels overlays decide, and always the same ones.
     let unlabelled: Vec<String> = SCORED.lines().iter().map(|line| unlabelled(line)).collect();

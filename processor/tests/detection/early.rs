@@ -4,8 +4,9 @@
 use std::{borrow::Cow, sync::Arc};
 
 use logguard::{
+    decode::Template,
     event::{EventTime, Level, LogEvent, NextOffset, TopicPartition},
-    model::{Baseline, Detector, Mute, Mutes, Pattern, ScoredWindow},
+    model::{Baseline, Decision, Detector, Mute, Mutes, Pattern, ScoredWindow},
     pipeline::{PartitionPipeline, Shared, Step},
     window::{GroupBy, Recovered, WindowConfig},
 };
@@ -310,7 +311,7 @@ fn what_is_passed_over_would_have_raised_nothing() {
             }
             let window = maker.window(number, &part);
             let start = window.bounds.start;
-            let mut fresh = detector.watch(&baseline, start);
+            let mut fresh = detector.watch(&window.stream, &baseline, start);
             let looks = detector.look(&mut fresh, (&window.content, start), &baseline);
             let alarm = detector.judge_early(window, &baseline, (start, NextOffset(1)));
             assert!(looks || alarm.is_none(), "{rate} {nth}");
@@ -320,6 +321,41 @@ fn what_is_passed_over_would_have_raised_nothing() {
         }
     }
     assert!(raised >= 20 && in_vain <= 6, "{in_vain} {raised}");
+}
+
+#[test]
+fn a_template_forgotten_by_hand_is_new_from_the_first_look_on() {
+    const NEW: &str = "Data corruption detected in table orders";
+    let (mut detector, mut baseline, number) = warm(60);
+    let template = Template::new(NEW).hash;
+    let decision = |(id, adopt, from): (i64, bool, i64)| Decision {
+        id,
+        stream: "made/0".to_owned(),
+        template,
+        adopt,
+        active_from: EventTime::from_millis(from * LENGTH_MS).unwrap(),
+    };
+    let decisions = [(1, true, number), (2, false, number + 2)].map(decision);
+    detector.set_mutes(Arc::new(Mutes::default().with_decisions(decisions)));
+    let (mut maker, mut random) = (Maker::new(), Random::new(12));
+    let mut with_new = |number: i64| {
+        let mut of = lines(&mut random, 60);
+        of.extend(vec![(Level::Info, "order-service", NEW.to_owned()); 6]);
+        maker.window(number, &of)
+    };
+    for known in [number, number + 1] {
+        detector.score(with_new(known), &mut baseline);
+    }
+    let mut templates = baseline.templates().into_iter();
+    assert!(templates.any(|it| it.template == template && it.adopted.is_some()));
+
+    let window = with_new(number + 2);
+    let start = window.bounds.start;
+    let mut watch = detector.watch(&window.stream, &baseline, start);
+    let looks = detector.look(&mut watch, (&window.content, start), &baseline);
+    let alarm = detector.judge_early(window, &baseline, (start, NextOffset(1)));
+    assert!(alarm.is_some(), "new again");
+    assert!(looks, "what is passed over raises nothing");
 }
 
 #[test]

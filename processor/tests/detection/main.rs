@@ -14,5 +14,6 @@ mod early;
 mod made;
 mod mutes;
 mod scores;
+mod silence;
 mod trailing;
 mod young;

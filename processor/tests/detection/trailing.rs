@@ -200,6 +200,51 @@ fn a_slow_leak_is_found_before_any_window_shows_it() {
     );
 }
 
+/// The pairs whose present level an alarm told of.
+fn settled(scored: &ScoredWindow) -> Vec<u64> {
+    let baseline = serde_json::to_value(&scored.baseline).unwrap();
+    let pairs = baseline["drift"]["pairs"].as_array().unwrap();
+    let told = pairs.iter().filter(|pair| pair[2].as_f64() > Some(1.0));
+    told.map(|pair| pair[0].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn an_alarm_beside_a_muted_leak_settles_what_it_told_of() {
+    const MUTED: &str = "High memory usage detected";
+    const TOLD: &str = "Rate limit approaching";
+    let leak = |number: i64, lines: &mut Vec<Line>, random: &mut Random| {
+        if number >= 300 && random.below(3) > 0 {
+            lines.push((Level::Warn, "order-service", format!("{TOLD} for user 7")));
+        }
+    };
+    // Far stronger than the other.
+    let both = |number: i64, lines: &mut Vec<Line>, random: &mut Random| {
+        leak(number, lines, random);
+        if number >= 300 {
+            let line = (Level::Warn, "user-service", format!("{MUTED}: 93%"));
+            lines.extend([line.clone(), line]);
+        }
+    };
+    let first = |scored: &[ScoredWindow]| {
+        let told = |it: &&ScoredWindow| it.verdict.is_anomaly && reasons(it).contains(TOLD);
+        scored.iter().find(told).cloned().unwrap()
+    };
+    let alone = first(&run(500, &mut |n, l, r| leak(n, l, r)));
+    let unmuted = run(500, &mut |n, l, r| both(n, l, r));
+    let mut patterns = unmuted.iter().flat_map(|it| &it.explanation.pattern);
+    let is_muted =
+        |it: &&Pattern| matches!(it, Pattern::Template { text, .. } if text.starts_with(MUTED));
+    let pattern = patterns.find(is_muted).unwrap();
+
+    let beside = first(&run_muted(&[mute(pattern, 1_000)], 500, &mut |n, l, r| {
+        both(n, l, r);
+    }));
+    let [told] = settled(&alone)[..] else {
+        panic!("{:?}", settled(&alone));
+    };
+    assert_eq!(settled(&beside), [told]);
+}
+
 #[test]
 fn silence_of_a_busy_stream_is_told_once_within_two_windows() {
     let scored = run(400, &mut |number, lines, _| {
