@@ -25,8 +25,7 @@ use crate::{
     redact::{RedactError, RedactionConfig, Redactor},
     source::RawRecord,
     window::{
-        ClosedWindow, EMPTY_ROWS_MAX, FinalBy, Placement, Recovered, SAMPLE_BYTES_MAX,
-        WindowConfig, Windower,
+        ClosedWindow, FinalBy, Placement, Recovered, SAMPLE_BYTES_MAX, WindowConfig, Windower,
     },
 };
 
@@ -37,6 +36,9 @@ pub const DICTIONARY_TEMPLATES_MAX: NonZeroUsize =
     NonZeroUsize::new(200_000).expect("200,000 is not zero");
 /// Baselines of forgotten streams kept before they are cleared out.
 const BASELINES_SPARE: usize = 64;
+/// Empty windows after which the clock stops asking whether a stream is silent: an hour at 30 s. One
+/// that pauses for longer is told of when it writes again.
+const SILENT_WINDOWS_MAX: u32 = 120;
 /// Silences told of at one look; what is left is told of at the next.
 pub const SILENCES_MAX: usize = 64;
 
@@ -456,10 +458,10 @@ impl PartitionPipeline {
     /// `told` of, and gives [`SILENCES_MAX`] at most. The rows that the records make final later say
     /// the same, and take the place of these.
     ///
-    /// Hence none beyond the [`EMPTY_ROWS_MAX`] empty windows that records give rows of their own:
-    /// the rest of a gap is one row, whose end nobody knows before the stream writes again. A
-    /// longer silence told of here would be told of again by that row, and leave one that none
-    /// replaces.
+    /// Beyond the [`EMPTY_ROWS_MAX`](crate::window::EMPTY_ROWS_MAX) empty windows that records give
+    /// rows of their own they make one row of the rest of the gap, whose end nobody knows before the
+    /// stream writes again. It tells once more of a silence that was told of there, and how long it
+    /// was: better twice than an hour too late.
     #[must_use]
     pub fn score_silence(
         &self,
@@ -500,7 +502,7 @@ impl PartitionPipeline {
             let early = self.early.alarm_of(&window);
             detector.score_after(window, &mut baseline, early);
         }
-        let windows = detector.silent_after(&baseline, EMPTY_ROWS_MAX)?;
+        let windows = detector.silent_after(&baseline, SILENT_WINDOWS_MAX)?;
         if row(windows)?.bounds.end > time {
             return None;
         }

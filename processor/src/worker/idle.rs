@@ -3,9 +3,9 @@
 //! A window of such a partition is written as a provisional row once the clock has passed its end
 //! and the lateness, and becomes final after `idle_final`. A stream that is silent beyond its habit
 //! is told of by a provisional row of its own, once: that of the empty window which the next record
-//! makes final. A silence that takes more windows than get rows is told of by the row of the gap,
-//! when the stream writes again. Nothing here runs while reading is disturbed: a broken or slow
-//! fetch is not silence.
+//! makes final. One that takes more windows than get rows is told of here as well, and once more by
+//! the row of the gap when the stream writes again. Nothing here runs while reading is disturbed: a
+//! broken or slow fetch is not silence.
 //!
 //! A final row made here says so (`final_by = idle`). Its watermark rides in the commits, and what
 //! follows from it is written only once that is committed: whoever reads the partition next makes

@@ -139,15 +139,21 @@ fn the_clock_and_the_records_tell_of_a_silence_by_the_same_row() {
 }
 
 #[test]
-fn a_silence_longer_than_a_gap_is_listed_is_told_of_by_the_gap_row_alone() {
+fn a_silence_longer_than_a_gap_is_listed_is_told_of_in_time_and_by_the_gap_row() {
     let mut partition = Partition::new();
     // Eight empty windows on end are its habit, so that ten are no news.
     (0..40).for_each(|number| partition.write(9 * number, 3));
     let last = 9 * 39;
-    for passed in [5, 11, 60, 115, 190] {
+    for passed in [5, 11] {
         let told = partition.told_by(last + passed);
         assert!(told.is_empty(), "told of after {passed} windows");
     }
+    let told = partition.told_by(last + 190);
+    let [told] = &told[..] else {
+        panic!("{} silences", told.len());
+    };
+    let bounds = told.window.bounds;
+    assert!(bounds.start > start(last + 10) && bounds.end <= start(last + 121));
     (200..203).for_each(|number| partition.write(last + number, 3));
     let [row] = partition.silences()[..] else {
         panic!("{} silences", partition.silences().len());
