@@ -218,9 +218,9 @@ const HEARTBEAT_INTERVAL_MS_MAX: u64 = 3_000;
 
 /// Consumer settings that carry what was measured. `fetch.queue.backoff.ms` at its default of
 /// 1,000 stalls a fast drain; 256 KiB a fetch and 4 MiB a queue give full speed at half the
-/// memory of 1 MiB and 16 MiB, and a sixth of the defaults' (a fetch is that much of each
-/// partition, compressed, and grows sevenfold). A larger record is fetched all the same. What the client
-/// would tell the broker of itself costs a lock at each poll; whoever wants it sets the property.
+/// memory of 1 MiB and 16 MiB (a fetch is that much of each partition, and several times as much
+/// once uncompressed). A larger record is fetched all the same. What the client would tell the
+/// broker of itself costs a lock at each poll; whoever wants it sets the property.
 const CONSUMER_TUNING: [(&str, &str); 5] = [
     ("enable.metrics.push", "false"),
     ("fetch.message.max.bytes", "262144"),
