@@ -300,7 +300,10 @@ async fn open_store(config: &Config) -> anyhow::Result<Option<Store>> {
 /// the store is away, nothing waits for it.
 async fn announce_model(store: Store, topic: String, bundle: Arc<Bundle>) {
     register_model(&store, &bundle).await;
-    learn::warn_of_another(&store, &topic, &bundle).await;
+    while let Err(error) = learn::warn_of_another(&store, &topic, &bundle).await {
+        tracing::warn!(%error, "cannot ask the store which model is active");
+        tokio::time::sleep(REGISTER_MODEL_EVERY).await;
+    }
 }
 
 /// Puts the model into the store's registry.

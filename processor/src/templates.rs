@@ -18,7 +18,7 @@ use crate::{
     mutes, run,
     sink::{
         alarm_file::printable,
-        store::{Store, StoreError, StoredDecision, StoredStream},
+        store::{Store, StoredDecision, StoredStream},
     },
 };
 
@@ -86,11 +86,12 @@ async fn decide(
         ))
         .into());
     }
-    let learnt = is_learnt(store, &stream.model_checksum, number).await?;
     let active_from = mutes::active_from(clock.now(), stream.window_ms);
     let made = store.decide((name, &id), adopt, active_from, by).await?;
     let decision =
         made.ok_or_else(|| anyhow::anyhow!("the decision on `{id}` was not stored; try again"))?;
+    // It is stored by now: what comes of it is said as far as that can be found out.
+    let learnt = is_learnt(store, &stream.model_checksum, number).await;
     Ok(Made {
         decision,
         model_checksum: stream.model_checksum.clone(),
@@ -99,16 +100,14 @@ async fn decide(
 }
 
 /// Returns whether a model knows a template from training; `None` if the database has not that
-/// model, or one that cannot be used.
-async fn is_learnt(
-    store: &Store,
-    checksum: &str,
-    template: u64,
-) -> Result<Option<bool>, StoreError> {
+/// model, or none that can be read.
+async fn is_learnt(store: &Store, checksum: &str, template: u64) -> Option<bool> {
     match store.model(checksum).await {
-        Ok(model) => Ok(model.map(|model| model.has_learnt(template))),
-        Err(StoreError::Model { .. }) => Ok(None),
-        Err(error) => Err(error),
+        Ok(model) => model.map(|model| model.has_learnt(template)),
+        Err(error) => {
+            tracing::debug!(%error, checksum, "cannot read the model that judges the stream");
+            None
+        }
     }
 }
 
@@ -119,8 +118,8 @@ struct Made {
     decision: StoredDecision,
     /// The model that judges the stream.
     model_checksum: String,
-    /// Whether it moves that model, as it does unless training learnt the template; absent if the
-    /// database has not that model.
+    /// Whether it moves that model, as it does unless training learnt the template; absent if
+    /// that model cannot be read.
     takes_effect: Option<bool>,
 }
 

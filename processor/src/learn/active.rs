@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     config::{Config, ConfigError},
     model::Bundle,
-    sink::store::Store,
+    sink::store::{Store, StoreError},
 };
 
 /// Returns the model that is active in the store for the input topic.
@@ -38,22 +38,29 @@ pub(crate) async fn active_model(
 }
 
 /// Says so where the store names another model as active than the one that this process runs.
-pub(crate) async fn warn_of_another(store: &Store, topic: &str, running: &Bundle) {
-    match store.active_model(topic).await {
-        Ok(Some(active)) if *active.checksum != **running.checksum() => tracing::warn!(
+///
+/// # Errors
+/// The store cannot be asked.
+pub(crate) async fn warn_of_another(
+    store: &Store,
+    topic: &str,
+    running: &Bundle,
+) -> Result<(), StoreError> {
+    let active = store.active_model(topic).await?;
+    if let Some(active) = active.filter(|it| *it.checksum != **running.checksum()) {
+        tracing::warn!(
             topic,
             running = %running.checksum(),
             active = active.checksum,
             since = %active.activated_at,
             activated_by = active.activated_by,
-            "the store names another model as active than the one of this process's model \
-             directory: replicas without a model of their own run that one, and judge otherwise; \
-             give every replica the same model directory and make its model the active one (see \
+            "the store names another model as active than the one that this process runs: replicas \
+             that start without a model of their own run that one, and judge otherwise; give every \
+             replica the same model directory and make its model the active one (see \
              docs/DEPLOYMENT.md), or start this one without"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot ask the store which model is active"),
+        );
     }
+    Ok(())
 }
 
 /// Refuses an active model made for windows of another length.

@@ -139,8 +139,11 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
     fn poll_batch(&mut self) -> Result<(), SourceError> {
         let throttled = self.context().lock().is_throttled();
         let mut wait = if throttled { Duration::ZERO } else { POLL_MAX };
-        for _ in 0..RECORDS_PER_TURN / RECORDS_PER_RUN {
-            match self.poll_run(wait) {
+        let mut polls_left = RECORDS_PER_TURN;
+        while polls_left > 0 {
+            let (polled, polls) = self.poll_run(wait);
+            polls_left = polls_left.saturating_sub(polls);
+            match polled {
                 Polled::Records => {}
                 Polled::Nothing => break,
                 Polled::Error(error) => self.on_error(error)?,
@@ -150,9 +153,10 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
         Ok(())
     }
 
-    /// Hands over a run of records, up to the first poll that gives none. What a callback takes away while
-    /// they are polled is not handed over any more: the member knows its partitions and positions.
-    fn poll_run(&self, wait: Duration) -> Polled {
+    /// Hands over a run of records, up to the first poll that gives none; returns how many polls that took.
+    /// What a callback takes away while they are polled is not handed over any more: the member knows its
+    /// partitions and positions.
+    fn poll_run(&self, wait: Duration) -> (Polled, usize) {
         let mut run = Vec::with_capacity(RECORDS_PER_RUN);
         let mut wait = wait;
         let polled = loop {
@@ -170,7 +174,7 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
         for message in &run {
             member.record(message.partition(), record_of(message));
         }
-        polled
+        (polled, run.len().max(1))
     }
 
     fn on_error(&mut self, error: KafkaError) -> Result<(), SourceError> {
