@@ -26,10 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Records to a batch of kcat's: small, so that a slow reader gets a partition in many pieces.
 const BATCH_RECORDS: usize = 50;
 
-/// Creates a topic.
+/// Creates a topic that keeps everything: records may be as old as their events, and the broker looks
+/// every few minutes for what is older than a week.
 pub(crate) async fn create_topic(brokers: &str, name: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> = config(brokers).create().unwrap();
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic =
+        NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
     for outcome in admin.create_topics([&topic], &options).await.unwrap() {
         outcome.unwrap();
