@@ -13,16 +13,8 @@ const TEXTS_MAX: usize = 256;
 /// The texts in which a set of rules tells digits apart.
 #[derive(Debug)]
 pub(super) struct Digits {
-    told_apart: ToldApart,
-}
-
-/// Where digits are told apart.
-#[derive(Debug)]
-enum ToldApart {
-    Nowhere,
-    /// Where one of these texts may stand: they are looked for once every digit is a `0`.
-    Around(Box<meta::Regex>),
-    Everywhere,
+    /// Finds them once every digit is a `0`; `None` if the rules tell digits apart by more than texts.
+    texts: Option<meta::Regex>,
 }
 
 impl Digits {
@@ -35,25 +27,20 @@ impl Digits {
             }
         }
         let texts = texts.filter(|texts| texts.len() <= TEXTS_MAX);
-        let told_apart = match texts.map(|texts| (texts.is_empty(), any_of(&texts))) {
-            Some((true, _)) => ToldApart::Nowhere,
-            Some((false, Some(texts))) => ToldApart::Around(Box::new(texts)),
-            Some((false, None)) | None => ToldApart::Everywhere,
-        };
-        Self { told_apart }
+        Self {
+            texts: texts.as_deref().and_then(any_of),
+        }
     }
 
     /// Returns whether no rule tells digits apart in a message which is this one once every digit is a `0`.
     pub(super) fn are_alike_in(&self, blinded: &[u8]) -> bool {
-        match &self.told_apart {
-            ToldApart::Nowhere => true,
-            ToldApart::Around(texts) => !texts.is_match(blinded),
-            ToldApart::Everywhere => false,
-        }
+        let texts = self.texts.as_ref();
+        texts.is_some_and(|texts| !texts.is_match(blinded))
     }
 }
 
-/// Returns what finds any of `texts`, in one pass; `None` if they are too much for it.
+/// Returns what finds any of `texts`, nothing if there are none, in one pass; `None` if they are too much
+/// for it.
 fn any_of(texts: &[Vec<u8>]) -> Option<meta::Regex> {
     let text = |text: &Vec<u8>| Hir::literal(text.as_slice());
     let hir = Hir::alternation(texts.iter().map(text).collect());

@@ -156,9 +156,8 @@ impl<H: RecordHandler + Send + 'static> Reading<H> {
     /// Hands over a run of records, up to the first poll that gives none; returns how many polls that took.
     /// What a callback takes away while they are polled is not handed over any more: the member knows its
     /// partitions and positions.
-    fn poll_run(&self, wait: Duration) -> (Polled, usize) {
+    fn poll_run(&self, mut wait: Duration) -> (Polled, usize) {
         let mut run = Vec::with_capacity(RECORDS_PER_RUN);
-        let mut wait = wait;
         let polled = loop {
             match self.consumer.poll(wait) {
                 None => break Polled::Nothing,
