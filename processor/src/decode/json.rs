@@ -25,15 +25,15 @@ pub const SERVICE_BYTES_MAX: usize = 256;
 #[derive(Deserialize)]
 struct EventJson<'a> {
     #[serde(borrow, default)]
-    timestamp: Option<Scalar<'a>>,
+    timestamp: Scalar<'a>,
     #[serde(borrow, default)]
-    level: Option<Scalar<'a>>,
+    level: Scalar<'a>,
     #[serde(borrow, default)]
-    service: Option<Scalar<'a>>,
+    service: Scalar<'a>,
     #[serde(borrow, default)]
-    message: Option<Scalar<'a>>,
+    message: Scalar<'a>,
     #[serde(borrow, default)]
-    is_anomaly: Option<Scalar<'a>>,
+    is_anomaly: Scalar<'a>,
     /// Raw, since other programs may mean something of any shape by these two names.
     #[serde(borrow, default)]
     event: Option<&'a RawValue>,
@@ -81,7 +81,7 @@ pub fn decode_record(
         Err(utf8) => reject(RejectReason::NotUtf8, utf8.to_string()),
         Ok(_) => reject(RejectReason::NotJson, error.to_string()),
     })?;
-    let message = event.message.and_then(Scalar::into_text);
+    let message = event.message.into_text();
     let message = message.ok_or_else(|| reject(RejectReason::NoMessage, ""))?;
     let (kind, version) = (event.event, event.version);
     let event = LogEvent {
@@ -89,11 +89,11 @@ pub fn decode_record(
         level: level(event.level),
         service: event
             .service
-            .and_then(Scalar::into_text)
+            .into_text()
             .map(service_name)
             .unwrap_or_default(),
         message,
-        label: event.is_anomaly.and_then(label),
+        label: label(event.is_anomaly),
     };
     Ok(Decoded {
         deploy: deploy(&event, kind, version),
@@ -142,24 +142,24 @@ fn reject(reason: RejectReason, detail: impl Into<String>) -> Rejected {
 }
 
 fn event_time(
-    timestamp: Option<Scalar<'_>>,
+    timestamp: Scalar<'_>,
     record_time: Option<EventTime>,
 ) -> Result<EventTime, Rejected> {
     let (time, shown) = match timestamp {
-        None | Some(Scalar::Null) => {
+        Scalar::Null => {
             return record_time.ok_or_else(|| reject(RejectReason::NoTimestamp, ""));
         }
-        Some(Scalar::Text(text)) => (parse_timestamp(&text), text.into_owned()),
-        Some(Scalar::Integer(number)) => (from_epoch(number), number.to_string()),
+        Scalar::Text(text) => (parse_timestamp(&text), text.into_owned()),
+        Scalar::Integer(number) => (from_epoch(number), number.to_string()),
         #[allow(
             clippy::cast_possible_truncation,
             reason = "the cast saturates, from_millis checks"
         )]
-        Some(Scalar::Float(seconds)) => (
+        Scalar::Float(seconds) => (
             EventTime::from_millis((seconds * 1e3) as i64),
             seconds.to_string(),
         ),
-        Some(Scalar::Bool(value)) => (None, value.to_string()),
+        Scalar::Bool(value) => (None, value.to_string()),
     };
     time.ok_or_else(|| {
         let shown: String = shown.chars().take(64).collect();
@@ -171,9 +171,9 @@ fn event_time(
 }
 
 /// A level that is missing or not known counts as `INFO`: the line is worth more than its level.
-fn level(level: Option<Scalar<'_>>) -> Level {
+fn level(level: Scalar<'_>) -> Level {
     level
-        .and_then(Scalar::into_text)
+        .into_text()
         .and_then(|name| name.trim().parse().ok())
         .unwrap_or(Level::Info)
 }
@@ -292,8 +292,10 @@ pub fn from_epoch(number: i64) -> Option<EventTime> {
     })
 }
 
-/// A JSON value that is not an object or array.
+/// A JSON value that is not an object or array; what is missing counts as `null`.
+#[derive(Default)]
 enum Scalar<'a> {
+    #[default]
     Null,
     Bool(bool),
     Integer(i64),

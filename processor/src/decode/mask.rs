@@ -7,12 +7,8 @@
 //! All rules are one multi-pattern automaton: the leftmost match wins, and among rules that match
 //! at the same place the first in the list. Nothing but the caller's output buffer grows.
 
-use std::ops::Range;
-
-use regex_automata::{meta, nfa::thompson, util::syntax};
+use regex_automata::{Match, meta, nfa::thompson, util::syntax};
 use serde::{Deserialize, Serialize};
-
-use super::digits::Digits;
 
 /// Most rules one masker takes: their automaton is shared and has to stay small.
 const RULES_MAX: usize = 256;
@@ -96,7 +92,6 @@ pub struct Masker {
     rules: Vec<MaskRule>,
     placeholders: Vec<String>,
     regex: Option<meta::Regex>,
-    digits: Digits,
 }
 
 impl Masker {
@@ -126,7 +121,6 @@ impl Masker {
             rules: rules.to_vec(),
             placeholders: rules.iter().map(|r| format!("<{}>", r.name)).collect(),
             regex,
-            digits: Digits::told_apart_by(&patterns),
         })
     }
 
@@ -150,24 +144,17 @@ impl Masker {
         &self.rules
     }
 
-    /// Returns whether the rules match at the same places in all messages that differ from this one in
-    /// digits only. `blinded` is the message with every digit a `0`.
-    #[must_use]
-    pub fn is_blind_to_digits_of(&self, blinded: &[u8]) -> bool {
-        self.digits.are_alike_in(blinded)
-    }
-
     /// Appends `message` with its variables masked to `out`.
     pub fn mask_into(&self, message: &str, out: &mut String) {
         self.mask_telling(message, out, |_| {});
     }
 
-    /// Does the same, and tells which stretches of the message stay as they are.
+    /// Does the same, and tells what is masked.
     pub(super) fn mask_telling(
         &self,
         message: &str,
         out: &mut String,
-        mut stays: impl FnMut(Range<usize>),
+        mut masked: impl FnMut(Match),
     ) {
         let mut rest = 0;
         if let Some(regex) = &self.regex {
@@ -182,12 +169,11 @@ impl Masker {
                 };
                 out.push_str(before);
                 out.push_str(placeholder);
-                stays(rest..found.start());
                 rest = found.end();
+                masked(found);
             }
         }
         out.push_str(message.get(rest..).unwrap_or_default());
-        stays(rest..message.len());
     }
 }
 

@@ -7,11 +7,12 @@
 //!
 //! Pure: no clock, no I/O. Bad input never panics and never disappears: it becomes a [`Rejected`].
 
-mod digits;
 mod json;
 mod mask;
+mod proof;
 mod shapes;
 mod template;
+mod wildcards;
 
 pub use json::{
     Decoded, PAYLOAD_BYTES_MAX, SERVICE_BYTES_MAX, decode, decode_record, from_epoch, parse_label,

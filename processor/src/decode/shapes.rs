@@ -1,4 +1,4 @@
-//! What masking made of messages of the same shape: a message whose digits alone are new is not
+//! What masking made of messages of the same shape: a message whose digits and ids alone are new is not
 //! masked again.
 //!
 //! ```text
@@ -6,27 +6,33 @@
 //!                                          "took 00 ms over v2" ──► hash of "took <num> ms over v<2>"
 //! ```
 //!
-//! Right only where no rule tells digits apart
-//! ([`Masker::is_blind_to_digits_of`](super::Masker::is_blind_to_digits_of)): where they match is then a
-//! function of the shape, and what they make of a message one of the shape and of the digits that stay.
-//! Other shapes are never learnt.
+//! A shape is a message with [`wildcards`](super::wildcards). It is learnt when it comes for the second time, and
+//! only if the rules are proved to match at the same places in all messages of it
+//! ([`Proof`](super::proof::Proof)): what masking makes of one is then a function of the shape and of the
+//! wildcards that stay. A message with ids is of several shapes, from the widest to the narrowest, and goes by
+//! the first that holds.
 //!
 //! A table of fixed size in which a new entry takes the place of the one it meets: forgetting costs
 //! time, never a result. It keeps hashes and no texts.
 
-use std::ops::Range;
-
+use regex_automata::Match;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::{Masker, digits::blind};
+use super::{
+    Masker,
+    proof::Proof,
+    wildcards::{blind, is_wildcard, mark_ids, mark_witnessed},
+};
 
-/// Places in the table (3 MiB): shapes multiply by the lengths of their numbers, and a busy topic has
+/// Places in the table (2 MiB): shapes multiply by the lengths of their numbers, and a busy topic has
 /// some ten thousand. A power of two.
 const PLACES: usize = 1 << 16;
-/// Most digits that stay as they are for which an entry is kept: names such as `sha256`, not dumps.
+/// Most wildcards that stay as they are for which an entry is kept: names such as `sha256`, not dumps.
 const STAYING_MAX: usize = 32;
 /// Longest message looked up, in bytes; positions are kept in 16 bits.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// A position beyond any message.
+const NOWHERE: u16 = u16::MAX;
 
 /// What a hash is of: the two kinds must never meet, though the bytes may be the same.
 const OF_SHAPE: u64 = 0;
@@ -37,10 +43,15 @@ const WITH_STAYING: u64 = 1;
 enum Known {
     #[default]
     Nothing,
+    /// It came once: most of those never come again, and are not worth a proof.
+    Seen,
+    /// Its messages are masked one by one.
+    Varies,
     /// Hash of the template.
     Template(u64),
-    /// Where its digits stay as they are.
-    Staying(Box<[u16]>),
+    /// Where its wildcards stay as they are; the rest is [`NOWHERE`]. An array, so that a place is half a
+    /// cache line.
+    Staying(Box<[u16; STAYING_MAX]>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,93 +60,152 @@ struct Place {
     known: Known,
 }
 
+/// What a shape says of the message looked up.
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Template(u64),
+    Varies,
+    Unknown(Lesson),
+}
+
+/// What there is to learn from the message looked up, under which key.
+#[derive(Clone, Copy, Debug)]
+enum Lesson {
+    /// That its shape came once.
+    Seen(u128),
+    /// What its shape, which came before, is masked to.
+    Shape(u128),
+    /// The template of its shape with the wildcards that stay.
+    Staying(u128),
+}
+
 /// Template hashes by shape.
 #[derive(Debug)]
 pub(super) struct Shapes {
     places: Vec<Place>,
-    /// The message looked up last, its digits blinded but for those that stay.
-    blinded: Vec<u8>,
-    /// Keys of that message.
-    shape: u128,
-    with_staying: Option<u128>,
-    /// Digits of the message being masked that stay.
-    staying: Vec<u16>,
+    proof: Proof,
+    /// The message looked up last, marked, and the same with the wildcards that stay as they are.
+    marked: Vec<u8>,
+    with_staying: Vec<u8>,
+    lesson: Option<Lesson>,
 }
 
 impl Shapes {
-    pub(super) fn new() -> Self {
-        Self {
+    /// Returns an empty table for the rules of `masker`; `None` if nothing can be proved of them.
+    pub(super) fn new(masker: &Masker) -> Option<Self> {
+        let patterns: Vec<_> = masker.rules().iter().map(|rule| &*rule.pattern).collect();
+        Some(Self {
             places: vec![Place::default(); PLACES],
-            blinded: Vec::new(),
-            shape: 0,
-            with_staying: None,
-            staying: Vec::new(),
-        }
+            proof: Proof::new(&patterns)?,
+            marked: Vec::new(),
+            with_staying: Vec::new(),
+            lesson: None,
+        })
     }
 
     /// Returns the hash of the template of `message`, if a message that masks to the same was learnt.
     pub(super) fn look_up(&mut self, message: &str) -> Option<u64> {
-        self.staying.clear();
-        self.blinded.clear();
-        self.blinded.extend(message.bytes().map(blind));
-        self.shape = xxh3_128_with_seed(&self.blinded, OF_SHAPE);
-        self.with_staying = None;
-        let staying = match &place(&self.places, self.shape).known {
-            Known::Nothing => return None,
-            Known::Template(hash) => return Some(*hash),
+        let message = message.as_bytes();
+        self.lesson = None;
+        if message.len() > MESSAGE_BYTES_MAX {
+            return None;
+        }
+        self.blind(message);
+        let of_digits = self.ask(message);
+        if let Said::Template(hash) = of_digits {
+            return Some(hash);
+        }
+        if mark_ids(message, &mut self.marked) {
+            let mut said = self.ask(message);
+            if matches!(said, Said::Varies) && mark_witnessed(message, &mut self.marked) {
+                said = self.ask(message);
+            }
+            match said {
+                Said::Template(hash) => return Some(hash),
+                Said::Unknown(lesson) => {
+                    self.lesson = Some(lesson);
+                    return None;
+                }
+                Said::Varies => self.blind(message),
+            }
+        }
+        if let Said::Unknown(lesson) = of_digits {
+            self.lesson = Some(lesson);
+        }
+        None
+    }
+
+    fn blind(&mut self, message: &[u8]) {
+        self.marked.clear();
+        self.marked.extend(message.iter().map(|byte| blind(*byte)));
+    }
+
+    /// Returns what the shape of `message` as it is marked says of it.
+    fn ask(&mut self, message: &[u8]) -> Said {
+        let key = xxh3_128_with_seed(&self.marked, OF_SHAPE);
+        let staying = match &place(&self.places, key).known {
+            Known::Nothing => return Said::Unknown(Lesson::Seen(key)),
+            Known::Seen => return Said::Unknown(Lesson::Shape(key)),
+            Known::Varies => return Said::Varies,
+            Known::Template(hash) => return Said::Template(*hash),
             Known::Staying(positions) => positions,
         };
-        let message = message.as_bytes();
-        for position in staying.iter().map(|it| usize::from(*it)) {
-            if let (Some(to), Some(from)) = (self.blinded.get_mut(position), message.get(position))
-            {
+        self.with_staying.clone_from(&self.marked);
+        for position in staying.iter().take_while(|at| **at != NOWHERE) {
+            let position = usize::from(*position);
+            let places = (self.with_staying.get_mut(position), message.get(position));
+            if let (Some(to), Some(from)) = places {
                 *to = *from;
             }
         }
-        let key = xxh3_128_with_seed(&self.blinded, WITH_STAYING);
-        self.with_staying = Some(key);
+        let key = xxh3_128_with_seed(&self.with_staying, WITH_STAYING);
         match place(&self.places, key).known {
-            Known::Template(hash) => Some(hash),
-            _ => None,
+            Known::Template(hash) => Said::Template(hash),
+            _ => Said::Unknown(Lesson::Staying(key)),
         }
     }
 
-    /// Notes that a stretch of the message looked up last is no variable.
-    pub(super) fn stays(&mut self, message: &str, stretch: Range<usize>) {
-        let bytes = message.as_bytes().get(stretch.clone()).unwrap_or_default();
-        for (position, byte) in (stretch.start..).zip(bytes) {
-            // One more than are kept is enough to tell that they are too many.
-            if byte.is_ascii_digit() && self.staying.len() <= STAYING_MAX {
-                self.staying.extend(u16::try_from(position));
-            }
-        }
-    }
-
-    /// Learns that the message looked up last, every stretch of which that stays has been told, has the
-    /// template of `hash`.
-    pub(super) fn learn(&mut self, message: &str, hash: u64, masker: &Masker) {
-        if message.len() > MESSAGE_BYTES_MAX || self.staying.len() > STAYING_MAX {
-            return;
-        }
-        if let Some(key) = self.with_staying {
-            return self.put(key, Known::Template(hash));
-        }
-        if !masker.is_blind_to_digits_of(&self.blinded) {
-            return;
-        }
-        let known = if self.staying.is_empty() {
-            Known::Template(hash)
-        } else {
-            // The next message of this shape is looked up with them.
-            Known::Staying(self.staying.as_slice().into())
+    /// Learns that the rules match the message looked up last at `found`, so that it has the template of
+    /// `hash`.
+    pub(super) fn learn(&mut self, found: &[Match], hash: u64) {
+        let (key, known) = match self.lesson {
+            None => return,
+            Some(Lesson::Seen(key)) => (key, Known::Seen),
+            Some(Lesson::Staying(key)) => (key, Known::Template(hash)),
+            // A message with wildcards that stay is looked up with them the next time.
+            Some(Lesson::Shape(key)) => (key, self.prove(found, hash)),
         };
-        self.put(self.shape, known);
-    }
-
-    fn put(&mut self, key: u128, known: Known) {
         if let Some(place) = self.places.get_mut(index(key)) {
             *place = Place { key, known };
         }
+    }
+
+    /// Returns what holds for all messages of the shape of the one looked up last.
+    fn prove(&mut self, found: &[Match], hash: u64) -> Known {
+        let mut staying = [NOWHERE; STAYING_MAX];
+        let mut places = staying.iter_mut();
+        for at in self.staying(found) {
+            match (places.next(), u16::try_from(at)) {
+                (Some(place), Ok(at)) => *place = at,
+                _ => return Known::Varies,
+            }
+        }
+        if !self.proof.holds(&self.marked, found) {
+            Known::Varies
+        } else if staying[0] == NOWHERE {
+            Known::Template(hash)
+        } else {
+            Known::Staying(Box::new(staying))
+        }
+    }
+
+    /// Returns the wildcards outside of `found`.
+    fn staying(&self, found: &[Match]) -> impl Iterator<Item = usize> {
+        let starts = found.iter().map(Match::start).chain([self.marked.len()]);
+        let ends = [0].into_iter().chain(found.iter().map(Match::end));
+        ends.zip(starts)
+            .flat_map(|(end, start)| end..start)
+            .filter(|at| self.marked.get(*at).is_some_and(|byte| is_wildcard(*byte)))
     }
 }
 

@@ -1,0 +1,356 @@
+//! Proof that masking rules match at the same places in all messages that a marked one stands for.
+//!
+//! ```text
+//! "took 00 ms" ──every digit at every 0──► paths through the rules' automaton ──one match──► proved
+//! ```
+//!
+//! The automata of the rules, one for where matches end and one for where they begin, are run over all
+//! of these messages at once. Only where every path leads to the same matches is anything proved. What cannot be
+//! decided is not: too many paths, an automaton that grows too large, text beyond ASCII beside a Unicode
+//! word boundary. See [`wildcards`](super::wildcards) for what a marked message stands for.
+
+use regex_automata::{
+    Anchored, Match, MatchKind, PatternID, Span,
+    hybrid::{
+        LazyStateID,
+        dfa::{Cache, Config, DFA},
+    },
+    nfa::thompson,
+    util::start,
+};
+
+use super::wildcards::{WITNESSES, is_witnessed, members, witness};
+
+/// Largest automaton before it is turned into states, and most bytes of states kept, each per direction.
+const NFA_BYTES_MAX: usize = 16 * 1024 * 1024;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Most paths followed at once.
+const PATHS_MAX: usize = 512;
+
+/// The automata of a set of rules.
+#[derive(Debug)]
+pub(super) struct Proof {
+    ends: Automaton,
+    starts: Automaton,
+    paths: Paths,
+}
+
+#[derive(Debug)]
+struct Automaton {
+    dfa: DFA,
+    cache: Cache,
+}
+
+/// Where the messages lead so far, each place once.
+#[derive(Debug, Default)]
+struct Paths {
+    now: Vec<Path>,
+    next: Vec<Path>,
+    /// The byte before was one of an id with witnesses.
+    in_id: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Path {
+    state: LazyStateID,
+    /// Witnesses that the id under way has so far.
+    witnesses: u8,
+    /// The last match, and where it ends or begins.
+    last: Option<(PatternID, usize)>,
+}
+
+impl Proof {
+    /// Returns the automata of `patterns`; `None` if they are too large.
+    pub(super) fn new(patterns: &[&str]) -> Option<Self> {
+        Some(Self {
+            ends: Automaton::new(patterns, false)?,
+            starts: Automaton::new(patterns, true)?,
+            paths: Paths::default(),
+        })
+    }
+
+    /// Returns whether the rules match every message that `marked` stands for at `found`, where they match
+    /// one of them, and nowhere else.
+    pub(super) fn holds(&mut self, marked: &[u8], found: &[Match]) -> bool {
+        let mut from = 0;
+        found.iter().map(Some).chain([None]).all(|one| {
+            let is_next = self.is_next(marked, from, one) == Some(true);
+            from = one.map_or(from, Match::end);
+            is_next
+        })
+    }
+
+    /// Returns whether the next match from a place on is this one, or none; `None` if messages differ.
+    fn is_next(&mut self, marked: &[u8], from: usize, found: Option<&Match>) -> Option<bool> {
+        let end = self.end_of_next(marked, from)?;
+        let Some(found) = found else {
+            return Some(end.is_none());
+        };
+        if end != Some((found.pattern(), found.end())) {
+            return Some(false);
+        }
+        let start = self.start_of(
+            marked,
+            Span {
+                start: from,
+                ..found.span()
+            },
+        )?;
+        Some(start == Some((found.pattern(), found.start())))
+    }
+
+    /// Returns pattern and end of the first match from a place on.
+    fn end_of_next(&mut self, marked: &[u8], from: usize) -> Option<Option<(PatternID, usize)>> {
+        let (before, text) = marked.split_at_checked(from)?;
+        let (ends, paths) = (&mut self.ends, &mut self.paths);
+        ends.start(paths, before.last(), Anchored::No)?;
+        for (byte, at) in text.iter().zip(from..) {
+            ends.step(paths, byte, at)?;
+            if paths.now.iter().all(|path| path.state.is_dead()) {
+                return paths.outcome();
+            }
+        }
+        ends.finish(paths, marked.len())?;
+        paths.outcome()
+    }
+
+    /// Returns pattern and start of the match that ends where a span does and does not begin before it.
+    fn start_of(&mut self, marked: &[u8], span: Span) -> Option<Option<(PatternID, usize)>> {
+        let (before, text) = marked.get(..span.end)?.split_at_checked(span.start)?;
+        let (starts, paths) = (&mut self.starts, &mut self.paths);
+        starts.start(paths, marked.get(span.end), Anchored::Yes)?;
+        for (byte, at) in text.iter().zip(span.start + 1..span.end + 1).rev() {
+            starts.step(paths, byte, at)?;
+        }
+        match before.last() {
+            Some(byte) => starts.step(paths, byte, span.start)?,
+            None => starts.finish(paths, span.start)?,
+        }
+        paths.outcome()
+    }
+}
+
+impl Automaton {
+    fn new(patterns: &[&str], reverse: bool) -> Option<Self> {
+        let kind = if reverse {
+            MatchKind::All
+        } else {
+            MatchKind::LeftmostFirst
+        };
+        let config = Config::new()
+            .match_kind(kind)
+            .unicode_word_boundary(true)
+            .cache_capacity(CACHE_BYTES)
+            .skip_cache_capacity_check(true)
+            // A state must not be forgotten while paths go through it.
+            .minimum_cache_clear_count(Some(0));
+        let thompson = thompson::Config::new()
+            .reverse(reverse)
+            .nfa_size_limit(Some(NFA_BYTES_MAX))
+            .which_captures(thompson::WhichCaptures::None);
+        let mut builder = DFA::builder();
+        builder.configure(config).thompson(thompson);
+        let dfa = builder.build_many(patterns).ok()?;
+        let cache = dfa.create_cache();
+        Some(Self { dfa, cache })
+    }
+
+    /// Sets out beside a byte, at an end of the text if there is none.
+    fn start(&mut self, paths: &mut Paths, beside: Option<&u8>, anchored: Anchored) -> Option<()> {
+        paths.next.clear();
+        let besides = match beside {
+            None => vec![None],
+            Some(byte) => members(byte).iter().copied().map(Some).collect(),
+        };
+        for beside in besides {
+            let config = start::Config::new().look_behind(beside).anchored(anchored);
+            let state = self.dfa.start_state(&mut self.cache, &config).ok();
+            let path = Path {
+                state: state.or_else(|| self.forget())?,
+                // Of an id that is entered half-way anything may have come before.
+                witnesses: WITNESSES,
+                last: None,
+            };
+            add(&mut paths.next, path)?;
+        }
+        paths.turn(beside.is_some_and(|byte| is_witnessed(*byte)));
+        Some(())
+    }
+
+    /// Takes all paths on by every byte that a marked one stands for; a match that this completes ends,
+    /// or begins, at `at`.
+    fn step(&mut self, paths: &mut Paths, marked: &u8, at: usize) -> Option<()> {
+        let in_id = is_witnessed(*marked);
+        paths.next.clear();
+        for path in &paths.now {
+            if paths.in_id && !in_id && path.witnesses != WITNESSES {
+                continue;
+            }
+            let so_far = if paths.in_id { path.witnesses } else { 0 };
+            for &byte in members(marked) {
+                let state = self.dfa.next_state(&mut self.cache, path.state, byte).ok();
+                let state = state.or_else(|| self.forget())?;
+                let witnesses = if in_id { so_far | witness(byte) } else { 0 };
+                let path = Path { witnesses, ..*path };
+                add(&mut paths.next, self.went(path, state, at)?)?;
+            }
+        }
+        paths.turn(in_id);
+        Some(())
+    }
+
+    /// Takes all paths to the end of the text.
+    fn finish(&mut self, paths: &mut Paths, at: usize) -> Option<()> {
+        paths.next.clear();
+        for path in &paths.now {
+            if paths.in_id && path.witnesses != WITNESSES {
+                continue;
+            }
+            let state = self.dfa.next_eoi_state(&mut self.cache, path.state).ok();
+            let state = state.or_else(|| self.forget())?;
+            add(&mut paths.next, self.went(*path, state, at)?)?;
+        }
+        paths.turn(false);
+        Some(())
+    }
+
+    /// Returns a path that has come to a state; `None` if the automaton gives up there.
+    fn went(&self, path: Path, state: LazyStateID, at: usize) -> Option<Path> {
+        if state.is_quit() {
+            return None;
+        }
+        let last = if state.is_match() {
+            Some((self.dfa.match_pattern(&self.cache, state, 0), at))
+        } else {
+            path.last
+        };
+        Some(Path {
+            state,
+            last,
+            ..path
+        })
+    }
+
+    /// Begins anew once there is no room for more states.
+    fn forget<T>(&mut self) -> Option<T> {
+        self.cache.reset(&self.dfa);
+        None
+    }
+}
+
+impl Paths {
+    fn turn(&mut self, in_id: bool) {
+        std::mem::swap(&mut self.now, &mut self.next);
+        self.in_id = in_id;
+    }
+
+    /// Returns the match that all paths have come by; `None` if they differ.
+    fn outcome(&self) -> Option<Option<(PatternID, usize)>> {
+        let (first, others) = self.now.split_first()?;
+        let agree = others.iter().all(|path| path.last == first.last);
+        agree.then_some(first.last)
+    }
+}
+
+/// Adds a path that is not there yet; `None` if they are too many.
+fn add(paths: &mut Vec<Path>, path: Path) -> Option<()> {
+    if paths.contains(&path) {
+        return Some(());
+    }
+    paths.push(path);
+    (paths.len() <= PATHS_MAX).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use regex_automata::meta;
+
+    use super::*;
+    use crate::decode::wildcards::{blind, mark_ids, mark_witnessed};
+
+    /// What a message is proved with: its digits alone, its ids, its ids with witnesses.
+    #[derive(Clone, Copy, PartialEq, PartialOrd)]
+    enum Marked {
+        Digits,
+        Ids,
+        Witnessed,
+    }
+
+    fn holds(patterns: &[&str], message: &str, how: Marked) -> bool {
+        let regex = meta::Regex::new_many(patterns).unwrap();
+        let found: Vec<Match> = regex.find_iter(message).collect();
+        let mut marked: Vec<u8> = message.bytes().map(blind).collect();
+        if how >= Marked::Ids {
+            assert!(mark_ids(message.as_bytes(), &mut marked), "{message}");
+        }
+        if how == Marked::Witnessed {
+            assert!(mark_witnessed(message.as_bytes(), &mut marked), "{message}");
+        }
+        Proof::new(patterns).unwrap().holds(&marked, &found)
+    }
+
+    #[test]
+    fn classes_with_all_digits_tell_none_apart() {
+        for pattern in [
+            "[0-9]{1,3}",
+            r"\d+x",
+            "(?i)[a-f0-9]{8}",
+            "[^x]+",
+            r"(?-u:\b)v\w*",
+            r"\bjob\b",
+        ] {
+            assert!(holds(&[pattern], "job 17 v2", Marked::Digits), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_tells_digits_apart_does_so_only_where_it_may_match() {
+        for pattern in ["[1-9][0-9]*", "x|[0-5]", "(a[02468]b)*7", "7+", "a(0)"] {
+            let holds = |message| holds(&[pattern], message, Marked::Digits);
+            assert!(holds("no digit"), "{pattern}");
+            assert!(!holds("a1, 0, a4b7"), "{pattern}");
+        }
+        let patterns = ["0[xX][0-9a-f]+", r"ya29\.[a-z]+", "[0-9]+"];
+        let holds = |message| holds(&patterns, message, Marked::Digits);
+        assert!(holds("took 10 ms over v2"));
+        assert!(!holds("at 0x1f"));
+        assert!(
+            !holds("at 7X1f"),
+            "a message of its shape may have a 0 there"
+        );
+        assert!(!holds("token ya31.b"));
+    }
+
+    #[test]
+    fn ids_are_alike_where_numbers_and_words_are_none_of_them() {
+        let id = "id_[0-9a-f]*[0-9][0-9a-f]*|id_[a-f]{8,}";
+        let number = r"(?-u:\b)[0-9]+(?:e[0-9]+)?[bd]?(?-u:\b)";
+        let hex = r"(?-u:\b)[0-9a-f]{8,}(?-u:\b)";
+        assert!(holds(&[id], "id_7e48c2d6", Marked::Ids));
+        let patterns = [number, hex];
+        assert!(
+            !holds(&patterns, "for 7e48c2d6", Marked::Ids),
+            "it may be a number"
+        );
+        assert!(holds(&patterns, "for 7e48c2d6", Marked::Witnessed));
+        assert!(holds(&patterns, "7e48c2d6 7e48c2d6", Marked::Witnessed));
+        assert!(!holds(&["c0ffee"], "7e48c2d6", Marked::Witnessed));
+    }
+
+    #[test]
+    fn what_begins_inside_a_wildcard_depends_on_it() {
+        let patterns = ["[a-c][0-9]+", "[0-9]+"];
+        assert!(!holds(&patterns, "7e48c2d6", Marked::Ids));
+        assert!(holds(
+            &["(?-u:\\b)[0-9a-f-]+"],
+            "7e482577-5d4d-454a-a74d-b868fd6ed5dc",
+            Marked::Ids
+        ));
+    }
+
+    #[test]
+    fn text_beyond_ascii_beside_a_unicode_word_boundary_is_not_decided() {
+        assert!(!holds(&[r"\b[0-9]+\b"], "größe 17", Marked::Digits));
+        assert!(holds(&[r"(?-u:\b)[0-9]+"], "größe 17", Marked::Digits));
+    }
+}
