@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{
     consume::Drained,
-    events::Events,
+    events::{Events, LINE_BYTES},
     fill::{self, Filling},
     peer,
     processor::{self, Processor, Setup, logguard},
@@ -155,7 +155,7 @@ pub(crate) fn drain(args: &DrainArgs) -> Result<()> {
         count: args.events,
         rate_per_s: RATE_PER_S,
         anomaly_prob: 0.005,
-        bytes: 220,
+        bytes: LINE_BYTES,
     };
     let file = bench.setup.dir.join("events.jsonl");
     eprintln!("writing {} events", args.events);

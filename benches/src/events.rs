@@ -16,6 +16,9 @@ use producer_sim::{
 /// 2026-01-05T00:00:00Z, a Monday.
 pub(crate) const START_US: i64 = 1_767_571_200_000_000;
 
+/// Length of a line in most measurements, in bytes.
+pub(crate) const LINE_BYTES: usize = 220;
+
 /// What the lines are like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Events {

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     drain::{Bench, Places, RATE_PER_S, fresh_topic, replay, row, run_logguard, train},
-    events::{Events, START_US, pad},
+    events::{Events, LINE_BYTES, START_US, pad},
     fill::{self, Filling},
     processor, report, topic,
 };
@@ -59,7 +59,7 @@ struct Lines {
 const USUAL: Lines = Lines {
     services: 7,
     templates: 100,
-    bytes: 220,
+    bytes: LINE_BYTES,
     partitions: 1,
     by_service: false,
 };

@@ -1,81 +1,40 @@
-//! How soon results are seen: a topic is written in real time, while one thread asks the database for
-//! new rows and another reads the alarm file.
+//! How soon results are seen while a topic is written in real time, whether the processor keeps up with
+//! the rate, and whether its memory stays flat.
 //!
 //! A row's latency counts from the moment the first record that passes its window's end (lateness
 //! included) was handed to the producer, so producing, the broker and fetching are in it. Bursts of
 //! an unknown error line are written now and then; theirs counts from the first line to the alarm's.
 
-use std::{
-    collections::HashMap,
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use clap::Args;
-use producer_sim::{
-    generator::{Generator, Scenario, Settings},
-    output::{Stamp, encode},
-};
-use rdkafka::producer::BaseProducer;
 use serde::Serialize;
 
 use crate::{
     drain::{Bench, Places, fresh_topic},
-    fill,
-    processor::{self, Processor},
+    memory::{Memory, Quarters, Sample},
+    processor::{self, Processor, Setup},
+    realtime::{self, Key, Load, Seen},
     report, topic,
+    watch::Watchers,
 };
 
-/// How often the database and the alarm file are looked at: what is measured is coarser by as much.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Lines of one burst, 100 ms apart.
-const BURST_LINES: i64 = 40;
-/// Time between bursts.
-const BURST_EVERY_US: i64 = 47_000_000;
-/// Windows and lateness of the processor, in milliseconds.
-const WINDOW_MS: i64 = 30_000;
-const LATENESS_MS: i64 = 2_000;
 /// Time the last rows get to be seen.
 const REST: Duration = Duration::from_secs(2);
+/// Who is farther behind when writing ends has not kept up.
+const BEHIND_MAX_S: f64 = 1.0;
 
 /// Flags of `latency`.
 #[derive(Debug, Args)]
 pub(crate) struct LatencyArgs {
     #[command(flatten)]
     places: Places,
-    /// Events a minute, over all partitions.
-    #[arg(long, default_value_t = 200_000)]
-    per_minute: u32,
-    /// How long to write, in seconds.
-    #[arg(long, default_value_t = 330)]
-    seconds: u64,
-    /// Partitions; each gives a row per window.
-    #[arg(long, default_value_t = 12)]
-    partitions: i32,
+    #[command(flatten)]
+    load: Load,
     /// Further arguments of the processor, such as `--early-alarms=off`.
     #[arg(long, allow_hyphen_values = true)]
     argument: Vec<String>,
-}
-
-/// A row or an alarm: partition, and end of its window in milliseconds.
-type Key = (i32, i64);
-type Seen = HashMap<Key, Instant>;
-
-/// What was written when.
-#[derive(Debug, Default)]
-struct Written {
-    /// When a partition's watermark was sent past a window's end.
-    passed: Seen,
-    /// First line of the first burst in a window, and where in the window it stood.
-    bursts: Seen,
-    events: u64,
 }
 
 /// Latencies in milliseconds.
@@ -109,58 +68,149 @@ impl Quantiles {
     }
 }
 
-/// Measures and prints a table.
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Measured {
+    latencies: [Quantiles; 3],
+    /// Windows that ended and of which no row was seen: they are missing among the latencies.
+    windows_unseen: usize,
+    /// Resident memory of the processor while the topic was written.
+    memory_mib: Vec<Sample>,
+    memory: Option<Quarters>,
+    rss_peak_mib: f64,
+    /// Of one core, while the topic was written.
+    cpu_share: f64,
+    events: u64,
+    events_per_s: f64,
+    events_per_s_asked: f64,
+    /// How far the writer was behind its clock when it ended.
+    writer_behind_s: f64,
+    /// Records that the processor had not read when the last was written.
+    records_unread: f64,
+    /// Those of them that the broker had deleted.
+    records_deleted_unread: f64,
+    /// How long it took to write as many as were not read.
+    processor_behind_s: f64,
+}
+
+/// Measures and prints what was measured.
 pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     let bench = Bench::prepare(&args.places)?;
-    let setup = &bench.setup;
+    let brokers = &bench.setup.brokers;
     let topic = fresh_topic("latency");
     let (results, letters) = (
         processor::results_topic(&topic),
         processor::letters_topic(&topic),
     );
-    topic::create(&setup.brokers, &topic, args.partitions)?;
-    topic::create(&setup.brokers, &results, 1)?;
-    topic::create(&setup.brokers, &letters, 1)?;
-    let mut arguments = vec!["--consumer-group", &topic];
+    topic::create_bounded(brokers, &topic, args.load.partitions)?;
+    topic::create(brokers, &results, 1)?;
+    topic::create(brokers, &letters, 1)?;
+    let measured = measure(args, &bench.setup, &topic);
+    // Of a run that failed as well: it may have written gigabytes.
+    let deleted = topic::delete(brokers, &[&topic, &results, &letters]);
+    let measured = measured?;
+    measured.print();
+    report::write_json(args.places.json.as_deref(), &measured)?;
+    deleted
+}
+
+fn measure(args: &LatencyArgs, setup: &Setup, topic: &str) -> Result<Measured> {
+    let mut arguments = vec!["--consumer-group", topic];
     arguments.extend(args.argument.iter().map(String::as_str));
-    let mut processor = Processor::start(setup, &topic, &arguments)?;
-    let all = f64::from(args.partitions);
+    let mut processor = Processor::start(setup, topic, &arguments)?;
+    let all = f64::from(args.load.partitions);
     processor.wait_for("its partitions", Duration::from_secs(60), |now| {
         now.get("source_partitions_assigned") >= all
     })?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let rows = watch_rows(setup.database_url.clone(), topic.clone(), Arc::clone(&stop));
-    let alarms = watch_alarms(processor.alarms.clone(), Arc::clone(&stop));
-    let before = processor.usage()?;
-    let written = write(args, &fill::producer(&setup.brokers, "none", 2)?, &topic)?;
+    let watchers = Watchers::start(setup, topic, &processor);
+    let (before, mut memory) = (processor.usage()?, Memory::of(processor.pid()));
+    let written = realtime::write(&args.load, &setup.brokers, topic, || memory.sample_if_due())?;
+    let (now, used) = (processor.metrics()?, processor.usage()?.since(before));
     std::thread::sleep(REST);
-    stop.store(true, Ordering::Relaxed);
-    let used = processor.usage()?.since(before);
-    let joined = |thread: JoinHandle<Result<Seen>>| {
-        thread
-            .join()
-            .map_err(|_| anyhow!("a watching thread panicked"))?
-    };
-    let (rows, alarms) = (joined(rows)?, joined(alarms)?);
+    let (rows, alarms) = watchers.finish()?;
     processor.stop()?;
-    topic::delete(&setup.brokers, &[&topic, &results, &letters])?;
-    let quantiles = [
-        Quantiles::of("end passed → row", between(&written.passed, &rows)),
-        Quantiles::of("end passed → alarm line", between(&written.passed, &alarms)),
-        Quantiles::of(
-            "burst's first line → alarm line",
-            between(&written.bursts, &alarms),
-        ),
-    ];
-    print_table(&quantiles);
-    let cores = used.cpu_s / args.seconds.max(1) as f64;
-    println!(
-        "\n{} events, {:.1} % of a core, {:.0} MiB at most",
-        written.events,
-        cores * 100.0,
-        used.rss_peak_mib
-    );
-    report::write_json(args.places.json.as_deref(), &quantiles)
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let (events, records) = (written.events as f64, written.records as f64);
+    let records_unread = (records - now.get("source_records_total")).max(0.0);
+    let samples = memory.into_samples();
+    let unseen = written.passed.keys().filter(|key| !rows.contains_key(*key));
+    Ok(Measured {
+        latencies: [
+            Quantiles::of("end passed → row", between(&written.passed, &rows)),
+            Quantiles::of("end passed → alarm line", between(&written.passed, &alarms)),
+            Quantiles::of(
+                "burst's first line → alarm line",
+                between(&written.bursts, &alarms),
+            ),
+        ],
+        windows_unseen: unseen.count(),
+        memory: Quarters::of(&samples),
+        memory_mib: samples,
+        rss_peak_mib: used.rss_peak_mib,
+        cpu_share: used.cpu_s / written.seconds,
+        events: written.events,
+        events_per_s: events / written.seconds,
+        events_per_s_asked: args.load.rate_per_s(),
+        writer_behind_s: written.behind_s,
+        records_unread,
+        records_deleted_unread: now.get("source_deleted_unread_records_total"),
+        processor_behind_s: records_unread * written.seconds / records.max(1.0),
+    })
+}
+
+impl Measured {
+    fn print(&self) {
+        print_table(&self.latencies);
+        if self.windows_unseen > 0 {
+            println!(
+                "\n{} windows ended and no row of theirs was seen: they are missing above",
+                self.windows_unseen
+            );
+        }
+        println!(
+            "\n{} events, {:.1} % of a core, {:.0} MiB at most",
+            self.events,
+            self.cpu_share * 100.0,
+            self.rss_peak_mib
+        );
+        println!(
+            "writer reached {:.0} events/s of {:.0} asked for, {:.2} s behind at the end: {}",
+            self.events_per_s,
+            self.events_per_s_asked,
+            self.writer_behind_s,
+            kept_up(self.writer_behind_s)
+        );
+        println!(
+            "processor had {:.0} records to read when writing ended ({:.0} of them deleted), {:.2} s \
+             behind: {}",
+            self.records_unread,
+            self.records_deleted_unread,
+            self.processor_behind_s,
+            kept_up(self.processor_behind_s)
+        );
+        self.print_memory();
+    }
+
+    fn print_memory(&self) {
+        let Some(memory) = self.memory else {
+            println!("memory over time: too few samples after the first minute");
+            return;
+        };
+        let [first, second, third, last] = memory.medians_mib;
+        println!(
+            "memory after the first minute, medians of its quarters: {first:.1}, {second:.1}, \
+             {third:.1}, {last:.1} MiB; largest {:.1} MiB",
+            memory.max_mib
+        );
+    }
+}
+
+fn kept_up(behind_s: f64) -> &'static str {
+    if behind_s > BEHIND_MAX_S {
+        "did not keep up"
+    } else {
+        "kept up"
+    }
 }
 
 fn print_table(quantiles: &[Quantiles]) {
@@ -191,152 +241,4 @@ fn between(from: &Seen, to: &Seen) -> Vec<f64> {
         })
     };
     to.iter().filter_map(ms).collect()
-}
-
-fn now_us() -> Result<i64> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    Ok(i64::try_from(now.as_micros())?)
-}
-
-/// Writes events as their time comes, dealt out to the partitions in turn, with bursts in between.
-fn write(args: &LatencyArgs, producer: &BaseProducer, topic: &str) -> Result<Written> {
-    let start_us = now_us()?;
-    let mut generator = Generator::new(Settings {
-        seed: 11,
-        rate_per_s: f64::from(args.per_minute) / 60.0,
-        anomaly_prob: 0.0,
-        start_us,
-        first_incident_after_us: None,
-        scenario: Scenario::Standard,
-    });
-    let (mut written, mut stamp, mut line) = (Written::default(), Stamp::default(), Vec::new());
-    let end_us = start_us + i64::try_from(args.seconds)? * 1_000_000;
-    let mut burst_us = start_us + BURST_EVERY_US;
-    loop {
-        let event = generator.advance();
-        while event.time_us > now_us()? {
-            producer.poll(Duration::from_millis(1));
-        }
-        if event.time_us > end_us {
-            break;
-        }
-        let partition =
-            i32::try_from(written.events % u64::from(args.partitions.unsigned_abs().max(1)))?;
-        while burst_us <= event.time_us {
-            let burst = (burst_us - start_us) / BURST_EVERY_US;
-            let partition = i32::try_from(burst)? % args.partitions;
-            let at = (burst_us - start_us) % BURST_EVERY_US;
-            if at == 0 {
-                note_burst(&mut written.bursts, partition, burst_us / 1_000);
-            }
-            send_burst_line(producer, (topic, partition), (burst, burst_us), &mut stamp)?;
-            let last = at >= (BURST_LINES - 1) * 100_000;
-            burst_us = if last {
-                start_us + (burst + 1) * BURST_EVERY_US
-            } else {
-                burst_us + 100_000
-            };
-        }
-        line.clear();
-        encode::json(event, &mut stamp, &mut line)?;
-        note_passed(&mut written.passed, partition, event.time_us / 1_000);
-        fill::send(producer, topic, partition, &line)?;
-        written.events += 1;
-    }
-    fill::flush(producer)?;
-    Ok(written)
-}
-
-fn note_passed(passed: &mut Seen, partition: i32, event_ms: i64) {
-    let end = (event_ms - LATENESS_MS).div_euclid(WINDOW_MS) * WINDOW_MS;
-    passed.entry((partition, end)).or_insert_with(Instant::now);
-}
-
-fn note_burst(bursts: &mut Seen, partition: i32, event_ms: i64) {
-    let end = (event_ms.div_euclid(WINDOW_MS) + 1) * WINDOW_MS;
-    bursts.insert((partition, end), Instant::now());
-}
-
-/// Sends one line of a burst: of a kind that no model knows.
-fn send_burst_line(
-    producer: &BaseProducer,
-    (topic, partition): (&str, i32),
-    (burst, at_us): (i64, i64),
-    stamp: &mut Stamp,
-) -> Result<()> {
-    let word: String = burst
-        .to_string()
-        .bytes()
-        .map(|digit| char::from(digit - b'0' + b'k'))
-        .collect();
-    let line = format!(
-        "{{\"timestamp\":\"{}\",\"level\":\"ERROR\",\"service\":\"order-service\",\
-         \"message\":\"vortex {word} collapsed while quenching manifold\"}}",
-        stamp.format(at_us)
-    );
-    fill::send(producer, topic, partition, line.as_bytes())
-}
-
-fn watch_rows(url: String, topic: String, stop: Arc<AtomicBool>) -> JoinHandle<Result<Seen>> {
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
-            let connection = tokio::spawn(connection);
-            let ask = "select partition, (extract(epoch from window_end) * 1000)::int8 \
-                       from anomaly_results where topic = $1 and not provisional and window_end > $2";
-            let ask = client.prepare(ask).await?;
-            let (mut seen, mut since) = (Seen::new(), SystemTime::now());
-            while !stop.load(Ordering::Relaxed) {
-                for row in client.query(&ask, &[&topic, &since]).await? {
-                    seen.entry((row.get(0), row.get(1))).or_insert_with(Instant::now);
-                }
-                // Rows of one window come one by one; those of the last two are asked for again.
-                let back = Duration::from_millis(2 * WINDOW_MS.unsigned_abs());
-                since = since.max(SystemTime::now() - back);
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            connection.abort();
-            Ok(seen)
-        })
-    })
-}
-
-fn watch_alarms(path: PathBuf, stop: Arc<AtomicBool>) -> JoinHandle<Result<Seen>> {
-    std::thread::spawn(move || {
-        let (mut seen, mut read) = (Seen::new(), 0);
-        while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(LOOK_EVERY);
-            let text = read_on(&path, &mut read)?;
-            for key in text.lines().filter_map(alarm_key) {
-                seen.entry(key).or_insert_with(Instant::now);
-            }
-        }
-        Ok(seen)
-    })
-}
-
-/// Returns what the file has grown by, whole lines only.
-fn read_on(path: &Path, read: &mut u64) -> Result<String> {
-    let Ok(mut file) = std::fs::File::open(path) else {
-        return Ok(String::new());
-    };
-    let mut text = String::new();
-    file.seek(SeekFrom::Start(*read))?;
-    file.read_to_string(&mut text)
-        .context("the alarm file is not text")?;
-    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-    *read += text.len() as u64;
-    Ok(text)
-}
-
-/// Returns the key of an alarm line, `… | Window: <from> to <to> | … | Stream: <topic>/<partition>`.
-fn alarm_key(line: &str) -> Option<Key> {
-    let field = |name: &str| line.split(" | ").find_map(|field| field.strip_prefix(name));
-    let (_, end) = field("Window: ")?.split_once(" to ")?;
-    let (_, partition) = field("Stream: ")?.rsplit_once('/')?;
-    let end = logguard::decode::parse_timestamp(end)?;
-    Some((partition.trim().parse().ok()?, end.as_millis()))
 }

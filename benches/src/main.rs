@@ -24,11 +24,14 @@ mod events;
 mod fill;
 mod growth;
 mod latency;
+mod memory;
 mod peer;
 mod processor;
+mod realtime;
 mod report;
 mod topic;
 mod usage;
+mod watch;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -45,7 +48,8 @@ struct Cli {
 enum Command {
     /// Drain filled topics with a bare consumer, a parsing one, LogGuard, and a peer; replay a file.
     Drain(drain::DrainArgs),
-    /// Write a topic in real time and measure how soon rows and alarms are seen.
+    /// Write a topic in real time and measure how soon rows and alarms are seen, whether LogGuard keeps
+    /// up, and whether its memory stays flat.
     Latency(latency::LatencyArgs),
     /// Measure against the number of streams, templates, core points, services and partitions, and
     /// against the size of messages.

@@ -28,12 +28,28 @@ fn block_on<F: Future>(future: F) -> Result<F::Output> {
 
 /// Creates `topic`, which must not exist, to keep everything.
 pub(crate) fn create(brokers: &str, topic: &str, partitions: i32) -> Result<()> {
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
+    create_as(brokers, &new(topic, partitions))
+}
+
+/// Creates `topic`, which must not exist, to keep the last GiB of each partition, and what came since
+/// the broker last looked (every five minutes, if not set otherwise).
+pub(crate) fn create_bounded(brokers: &str, topic: &str, partitions: i32) -> Result<()> {
+    let bounded = new(topic, partitions)
+        .set("retention.bytes", "1073741824")
+        .set("segment.bytes", "134217728");
+    create_as(brokers, &bounded)
+}
+
+fn new(topic: &str, partitions: i32) -> NewTopic<'_> {
+    NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
         .set("retention.ms", "-1")
-        .set("message.timestamp.type", "CreateTime");
+        .set("message.timestamp.type", "CreateTime")
+}
+
+fn create_as(brokers: &str, new: &NewTopic<'_>) -> Result<()> {
     let options = AdminOptions::new().operation_timeout(Some(WITHIN));
     let admin = admin(brokers)?;
-    let results = block_on(admin.create_topics([&new], &options))??;
+    let results = block_on(admin.create_topics([new], &options))??;
     for result in results {
         if let Err((name, code)) = result
             && code != RDKafkaErrorCode::TopicAlreadyExists
