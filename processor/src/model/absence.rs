@@ -6,8 +6,10 @@
 //! ```
 //!
 //! Time away is measured in lines that were to be expected, while the service (of a template) or the
-//! stream (of a service) goes on writing: what is quiet at night stays away longer then. Only what
-//! the stream itself has seen can be missing, and a stream judges by its own past.
+//! stream (of a service) goes on writing: what is quiet at night stays away longer then. What goes by
+//! time and not by traffic, training tells from how seldom it was away; of that each window makes
+//! expect its usual lines at least. Only what the stream itself has seen can be missing, and a stream
+//! judges by its own past.
 
 use std::collections::HashMap;
 
@@ -39,6 +41,12 @@ const LOUD_WINDOWS: u32 = 5;
 const FORGOTTEN_WINDOWS: u32 = super::LEVEL_SHIFT_WINDOWS;
 /// Weight of what training says of returns, in expected lines.
 const RETURNS_PRIOR: f64 = 10.0;
+/// Windows that chance would have to keep an entity away from before it can be told to go by time.
+const CHANCE_WINDOWS_MIN: f64 = 10.0;
+/// Largest share of those that such an entity is away from: incidents keep it away from some.
+const STEADY_SHARE: f64 = 0.5;
+/// Windows that it is taken to be away from besides: a few more or less are luck.
+const STEADY_PRIOR_WINDOWS: f64 = 3.0;
 
 /// What training saw of one entity: times it stayed away while its service (or the stream) wrote.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,9 +54,12 @@ struct Lull {
     /// Windows and lines of its service up to its last line.
     windows_at: u64,
     lines_at: f64,
-    first_at: Option<u64>,
+    /// Those up to the window of its first line.
+    first: Option<Elapsed>,
     /// Windows it came in.
     came: u64,
+    /// Its own lines, without those of the first window.
+    lines: f64,
     absences: f64,
     windows_away: f64,
     /// Lines of its service from its last line to its return, all absences together.
@@ -84,6 +95,18 @@ pub(super) struct Regular {
     pub(super) share: f64,
     /// Chance to come back per line that is to be expected.
     pub(super) returns: f64,
+    /// Its usual lines in a window in which its service (or the stream) writes, if it goes by time;
+    /// none if it goes by traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) steady: Option<f64>,
+}
+
+impl Regular {
+    /// Returns the lines to be expected in `windows` windows of which traffic makes expect `lines`.
+    fn expected(&self, lines: f64, windows: f64) -> f64 {
+        self.steady
+            .map_or(lines, |usual| lines.max(usual * windows))
+    }
 }
 
 impl Lulls {
@@ -105,10 +128,11 @@ impl Lulls {
             self.lines[service] += f64::from(pair.lines);
         }
         for &service in &services {
+            let lines = std::mem::take(&mut self.lines[service]);
             let elapsed = &mut self.of_service[service];
             elapsed.windows += 1;
-            elapsed.lines += std::mem::take(&mut self.lines[service]);
-            self.services[service].come(self.all);
+            elapsed.lines += lines;
+            self.services[service].come(self.all, lines);
         }
         for pair in &window.pairs {
             let number = pair.pair as usize;
@@ -116,7 +140,7 @@ impl Lulls {
                 self.pairs.resize(number + 1, Lull::default());
             }
             let service = keys[number].0 as usize;
-            self.pairs[number].come(self.of_service[service]);
+            self.pairs[number].come(self.of_service[service], f64::from(pair.lines));
         }
     }
 
@@ -158,10 +182,12 @@ impl Lulls {
 }
 
 impl Lull {
-    fn come(&mut self, now: Elapsed) {
-        if self.first_at.is_none() {
-            self.first_at = Some(now.windows);
+    /// It came with `lines` lines in the window up to which its service is `now`.
+    fn come(&mut self, now: Elapsed, lines: f64) {
+        if self.first.is_none() {
+            self.first = Some(now);
         } else {
+            self.lines += lines;
             #[allow(
                 clippy::cast_precision_loss,
                 reason = "window counts are far below 2^52"
@@ -193,12 +219,45 @@ impl Lull {
             now.windows.saturating_sub(self.windows_at) as f64,
         );
         // One that training ended without is gone.
-        (came >= 2.0 * WINDOWS_MIN && since < f64::from(FORGOTTEN_WINDOWS)).then(|| Regular {
+        if came < 2.0 * WINDOWS_MIN || since >= f64::from(FORGOTTEN_WINDOWS) {
+            return None;
+        }
+        let mut regular = Regular {
             service,
             template,
             share: share.clamp(1e-9, 1.0),
-            returns: (self.absences + HABIT_ABSENCES) / (self.lines_away * share + HABIT_ABSENCES),
-        })
+            returns: 1.0,
+            steady: self.steady(now),
+        };
+        // As in a stream, an absence goes on to the end of the window of the return.
+        let windows = self.windows_away + self.absences;
+        let expected = regular.expected(self.lines_away * share, windows);
+        regular.returns = (self.absences + HABIT_ABSENCES) / (expected + HABIT_ABSENCES);
+        Some(regular)
+    }
+
+    /// Returns its usual lines a window if it goes by time: if it was away from far fewer windows
+    /// than it would have been, were each line of its service one of its own by chance.
+    ///
+    /// Those are fewest if all windows have as many lines (the chance to be in none of them is convex
+    /// in their number), so that what is counted is a lower bound: a rhythm only adds to it. It also
+    /// says that absences were rarer than the usual lines by themselves would make them.
+    fn steady(&self, now: Elapsed) -> Option<f64> {
+        let first = self.first?;
+        // After the first window, which it is in by definition.
+        let windows = now.windows.saturating_sub(first.windows);
+        let away = (windows + 1).saturating_sub(self.came);
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "window counts are far below 2^52"
+        )]
+        let (windows, away) = (windows as f64, away as f64);
+        let lines = now.lines - first.lines;
+        let chance = (1.0 - self.lines / lines.max(1.0)).max(0.0);
+        let by_chance = windows * chance.powf(lines / windows.max(1.0));
+        let is_steady = by_chance >= CHANCE_WINDOWS_MIN
+            && away + STEADY_PRIOR_WINDOWS <= STEADY_SHARE * by_chance;
+        is_steady.then_some(self.lines / windows)
     }
 
     /// Evidence that an absence of [`NOTICE_WINDOWS`] brings.
@@ -207,9 +266,12 @@ impl Lull {
             clippy::cast_precision_loss,
             reason = "window counts are far below 2^52"
         )]
-        let (windows, first) = (now.windows as f64, self.first_at.unwrap_or(0) as f64);
+        let (windows, first) = (
+            now.windows as f64,
+            self.first.map_or(0, |first| first.windows) as f64,
+        );
         let away = self.windows_away * self.absences / (self.absences + HABIT_ABSENCES);
-        let expected = regular.share * now.lines / windows.max(1.0);
+        let expected = regular.expected(regular.share * now.lines / windows.max(1.0), 1.0);
         let first_window = ((windows - first + 1.0) / (away + 0.5)).max(1.0).ln();
         first_window + regular.returns * expected * (NOTICE_WINDOWS - 1.0)
     }
@@ -271,7 +333,9 @@ impl Watch {
                     .find(|(number, _)| *number == regular.service as usize)
                     .map_or(0.0, |(_, lines)| *lines),
             };
-            seen.1 = of * regular.share / clump;
+            if of > 0.0 {
+                seen.1 = regular.expected(of * regular.share / clump, 1.0);
+            }
         }
         seen
     }
@@ -449,5 +513,209 @@ impl Entity {
             expected: self.expected,
             watched: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Level,
+        features::{PairFact, ServiceFact, TemplateFact},
+        model::history::PairLines,
+    };
+
+    /// Windows of a day at 30 s.
+    const DAY: i64 = 2_880;
+
+    fn is_night(number: i64) -> bool {
+        number % DAY >= DAY / 2
+    }
+
+    /// What two days of training make of two pairs, which are templates 0 and 1; `lines` says how many
+    /// lines each has in a window.
+    fn trained(
+        keys: [(u32, u32); 2],
+        mut lines: impl FnMut(i64) -> [u32; 2],
+    ) -> (Lulls, Vec<Regular>) {
+        let mut lulls = Lulls::default();
+        for number in 0..2 * DAY {
+            let pairs = (0..).zip(lines(number)).filter(|(_, lines)| *lines > 0);
+            let pairs = pairs.map(|(pair, lines)| PairLines { pair, lines });
+            let mut window = TrainingWindow {
+                window: number,
+                pairs: pairs.collect(),
+                ..TrainingWindow::default()
+            };
+            window.levels[Level::Info as usize] = window.pairs.iter().map(|p| p.lines).sum();
+            lulls.add(&window, &keys);
+        }
+        let share = |service: usize, template: usize| {
+            lulls.pairs[template].lines / lulls.of_service[service].lines
+        };
+        let regulars = lulls.regulars(&keys, share);
+        (lulls, regulars)
+    }
+
+    fn of(regulars: &[Regular], service: u32, template: Option<u32>) -> Regular {
+        let mut found = regulars.iter();
+        let is_it = |r: &&Regular| r.service == service && r.template == template;
+        found.find(is_it).copied().unwrap()
+    }
+
+    /// Template 0 comes twice a window unless it is `away`; template 1 is loud by day and nearly
+    /// silent by night.
+    fn beats(away: impl Fn(i64) -> bool) -> impl Fn(i64) -> [u32; 2] {
+        move |number| {
+            let beats = if away(number) { 0 } else { 2 };
+            [beats, if is_night(number) { 1 } else { 40 }]
+        }
+    }
+
+    fn watch(regular: Regular) -> Watch {
+        Watch::new(&[regular], |regular| {
+            regular
+                .template
+                .map_or(0, |template| u64::from(template) + 1)
+        })
+    }
+
+    /// A window of service 0 with so many lines of its templates 0 and 1.
+    fn window(counts: [u32; 2]) -> Observed {
+        let fact = TemplateFact {
+            training_lines: 1_000,
+            vector: None,
+            cluster: None,
+            distance: 0.0,
+            surprisal: 1.0,
+            share: 0.5,
+            pair_lines: 1_000.0,
+            variation: [0.01; 2],
+            clumping: 0.0,
+            adopted: false,
+        };
+        let pairs = (1..).zip(counts).filter(|(_, count)| *count > 0);
+        let pairs = pairs.map(|(template, count)| PairFact {
+            template,
+            service: 0,
+            count,
+            fact,
+        });
+        let lines = counts.iter().sum();
+        let mut observed = Observed {
+            services: vec![ServiceFact {
+                known: Some(0),
+                lines,
+                critical: 0,
+            }],
+            pairs: pairs.collect(),
+            ..Observed::default()
+        };
+        observed.levels[Level::Info as usize] = lines;
+        observed
+    }
+
+    /// Evidence in each of ten windows of a night without template 0, after a hundred with it.
+    fn evidence(regular: Regular) -> Vec<f64> {
+        let (watch, mut absences) = (watch(regular), Absences::default());
+        for _ in 0..100 {
+            let missing = absences.observe(&watch, &window([2, 40]), 1.0);
+            assert!(missing.is_empty(), "{missing:?}");
+        }
+        let nights = (0..10).map(|_| absences.observe(&watch, &window([0, 1]), 1.0));
+        nights
+            .map(|missing| missing.first().map_or(0.0, |missing| missing.nats))
+            .collect()
+    }
+
+    #[test]
+    fn a_beat_is_missed_at_night_although_its_service_hardly_writes() {
+        let (_, regulars) = trained([(0, 0), (0, 1)], beats(|_| false));
+        let beat = of(&regulars, 0, Some(0));
+        assert_eq!(beat.steady, Some(2.0));
+        assert_eq!(of(&regulars, 0, Some(1)).steady, None);
+        // By traffic ten windows are worth little more than one.
+        let by_traffic = evidence(Regular {
+            steady: None,
+            ..beat
+        });
+        let is_faint = |nats: &f64| *nats < LOUD_NATS - 2.0;
+        assert!(by_traffic.iter().all(is_faint), "{by_traffic:?}");
+        let by_time = evidence(beat);
+        assert!(
+            by_time[1] < LOUD_NATS && by_time[2] >= LOUD_NATS,
+            "{by_time:?}"
+        );
+    }
+
+    #[test]
+    fn incidents_leave_a_beat_steady_and_its_returns_are_measured_by_time() {
+        let away = |number: i64| (2_000..2_030).contains(&(number % DAY));
+        let (lulls, regulars) = trained([(0, 0), (0, 1)], beats(away));
+        let beat = of(&regulars, 0, Some(0));
+        let usual = beat.steady.unwrap();
+        assert!((1.9..2.0).contains(&usual), "{usual}");
+        // Two absences of thirty windows and that of the return.
+        let returns = (2.0 + HABIT_ABSENCES) / (62.0 * usual + HABIT_ABSENCES);
+        assert!((beat.returns - returns).abs() < 1e-9, "{beat:?}");
+        assert!(lulls.pairs[0].lines_away * beat.share < 10.0);
+    }
+
+    #[test]
+    fn a_service_may_be_steady_as_well() {
+        let (_, regulars) = trained([(0, 0), (1, 1)], beats(|_| false));
+        assert_eq!(of(&regulars, 0, None).steady, Some(2.0));
+        assert_eq!(of(&regulars, 1, None).steady, None);
+        // Where it is all that its service writes, the service's lines are its clock.
+        assert_eq!(of(&regulars, 0, Some(0)).steady, None);
+    }
+
+    #[test]
+    fn what_goes_by_traffic_is_judged_by_traffic() {
+        let mut state = 1_u64;
+        // Each line of the service is one of template 0 with a chance of a fifth.
+        let mut drawn = |lines: u32| -> u32 {
+            let lines = (0..lines).map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                u32::from((state >> 33).is_multiple_of(5))
+            });
+            lines.sum()
+        };
+        let (lulls, regulars) = trained([(0, 0), (0, 1)], |number| {
+            let lines = if is_night(number) { 4 } else { 40 };
+            let own = drawn(lines);
+            [own, lines - own]
+        });
+        let regular = of(&regulars, 0, Some(0));
+        assert_eq!(regular.steady, None);
+        let lull = &lulls.pairs[0];
+        let returns =
+            (lull.absences + HABIT_ABSENCES) / (lull.lines_away * regular.share + HABIT_ABSENCES);
+        assert!((regular.returns - returns).abs() < 1e-9, "{regular:?}");
+        let seen = watch(regular).look(&window([0, 4]), 1.0);
+        assert!(!seen[0].0 && (seen[0].1 - 4.0 * regular.share).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_expected_while_the_service_is_silent() {
+        let (_, regulars) = trained([(0, 0), (0, 1)], beats(|_| false));
+        let seen = watch(of(&regulars, 0, Some(0))).look(&window([0, 0]), 1.0);
+        assert_eq!(seen, [(false, 0.0)]);
+    }
+
+    #[test]
+    fn what_earlier_bundles_hold_goes_by_traffic() {
+        let old = r#"{"service":0,"template":1,"share":0.1,"returns":0.5}"#;
+        let regular: Regular = serde_json::from_str(old).unwrap();
+        assert_eq!(regular.steady, None);
+        assert_eq!(serde_json::to_string(&regular).unwrap(), old);
+        let steady = Regular {
+            steady: Some(2.0),
+            ..regular
+        };
+        let json = serde_json::to_string(&steady).unwrap();
+        assert_eq!(serde_json::from_str::<Regular>(&json).unwrap(), steady);
     }
 }

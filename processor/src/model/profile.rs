@@ -302,7 +302,8 @@ impl Profile {
         });
         let pairs = self.pairs.iter();
         let pairs = pairs.flat_map(|p| [p.occasions, p.variation[0], p.variation[1]]);
-        let regulars = self.regulars.iter().flat_map(|r| [r.share, r.returns]);
+        let regulars = self.regulars.iter();
+        let regulars = regulars.flat_map(|r| [r.share, r.returns, r.steady.unwrap_or(0.0)]);
         let mut numbers = own
             .into_iter()
             .chain(templates)
