@@ -1,7 +1,7 @@
 //! Proof that masking rules match at the same places in all messages that a marked one stands for.
 //!
 //! ```text
-//! "took 00 ms" ──every digit at every 0──► paths through the rules' automaton ──one match──► proved
+//! "took N ms" ──every number at N──► paths through the rules' automaton ──one match──► proved
 //! ```
 //!
 //! The automata of the rules, one for where matches end and one for where they begin, are run over all
@@ -19,13 +19,15 @@ use regex_automata::{
     util::start,
 };
 
-use super::wildcards::{WITNESSES, is_witnessed, members, witness};
+use super::wildcards::{CLASSES, WITNESSES, class, is_witnessed, lengths, witness};
 
 /// Largest automaton before it is turned into states, and most bytes of states kept, each per direction.
 const NFA_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Most paths followed at once.
 const PATHS_MAX: usize = 512;
+/// Digits after which every number has to look like a shorter one.
+const NUMBER_DIGITS_MAX: usize = 64;
 
 /// The automata of a set of rules.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(super) struct Proof {
 struct Automaton {
     dfa: DFA,
     cache: Cache,
+    /// Of each class, the members that the rules tell apart.
+    classes: [Vec<u8>; CLASSES.len()],
 }
 
 /// Where the messages lead so far, each place once.
@@ -46,9 +50,15 @@ struct Automaton {
 struct Paths {
     now: Vec<Path>,
     next: Vec<Path>,
+    /// Those that leave the number under way.
+    left: Vec<Path>,
     /// The byte before was one of an id with witnesses.
     in_id: bool,
 }
+
+/// Where a match may end or begin: between two bytes of a marked message, at twice their place, or inside
+/// of what one stands for, at one less or more.
+type Bound = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Path {
@@ -56,8 +66,10 @@ struct Path {
     /// Witnesses that the id under way has so far.
     witnesses: u8,
     /// The last match, and where it ends or begins.
-    last: Option<(PatternID, usize)>,
+    last: Last,
 }
+
+type Last = Option<(PatternID, Bound)>;
 
 impl Proof {
     /// Returns the automata of `patterns`; `None` if they are too large.
@@ -86,45 +98,42 @@ impl Proof {
         let Some(found) = found else {
             return Some(end.is_none());
         };
-        if end != Some((found.pattern(), found.end())) {
+        if end != Some((found.pattern(), 2 * found.end())) {
             return Some(false);
         }
-        let start = self.start_of(
-            marked,
-            Span {
-                start: from,
-                ..found.span()
-            },
-        )?;
-        Some(start == Some((found.pattern(), found.start())))
+        let span = Span {
+            start: from,
+            ..found.span()
+        };
+        Some(self.start_of(marked, span)? == Some((found.pattern(), 2 * found.start())))
     }
 
     /// Returns pattern and end of the first match from a place on.
-    fn end_of_next(&mut self, marked: &[u8], from: usize) -> Option<Option<(PatternID, usize)>> {
+    fn end_of_next(&mut self, marked: &[u8], from: usize) -> Option<Last> {
         let (before, text) = marked.split_at_checked(from)?;
         let (ends, paths) = (&mut self.ends, &mut self.paths);
         ends.start(paths, before.last(), Anchored::No)?;
         for (byte, at) in text.iter().zip(from..) {
-            ends.step(paths, byte, at)?;
+            ends.step(paths, *byte, 2 * at, 2 * at + 1)?;
             if paths.now.iter().all(|path| path.state.is_dead()) {
                 return paths.outcome();
             }
         }
-        ends.finish(paths, marked.len())?;
+        ends.finish(paths, 2 * marked.len())?;
         paths.outcome()
     }
 
     /// Returns pattern and start of the match that ends where a span does and does not begin before it.
-    fn start_of(&mut self, marked: &[u8], span: Span) -> Option<Option<(PatternID, usize)>> {
+    fn start_of(&mut self, marked: &[u8], span: Span) -> Option<Last> {
         let (before, text) = marked.get(..span.end)?.split_at_checked(span.start)?;
         let (starts, paths) = (&mut self.starts, &mut self.paths);
         starts.start(paths, marked.get(span.end), Anchored::Yes)?;
         for (byte, at) in text.iter().zip(span.start + 1..span.end + 1).rev() {
-            starts.step(paths, byte, at)?;
+            starts.step(paths, *byte, 2 * at, 2 * at - 1)?;
         }
         match before.last() {
-            Some(byte) => starts.step(paths, byte, span.start)?,
-            None => starts.finish(paths, span.start)?,
+            Some(byte) => starts.advance(paths, *byte, 2 * span.start)?,
+            None => starts.finish(paths, 2 * span.start)?,
         }
         paths.outcome()
     }
@@ -151,22 +160,40 @@ impl Automaton {
         let mut builder = DFA::builder();
         builder.configure(config).thompson(thompson);
         let dfa = builder.build_many(patterns).ok()?;
-        let cache = dfa.create_cache();
-        Some(Self { dfa, cache })
+        let told_apart = |members: &[u8]| {
+            let mut members = members.to_vec();
+            let key = |byte: &u8| (dfa.byte_classes().get(*byte), witness(*byte));
+            members.sort_by_key(key);
+            members.dedup_by_key(|byte| key(byte));
+            members
+        };
+        Some(Self {
+            cache: dfa.create_cache(),
+            classes: CLASSES.map(told_apart),
+            dfa,
+        })
     }
 
     /// Sets out beside a byte, at an end of the text if there is none.
     fn start(&mut self, paths: &mut Paths, beside: Option<&u8>, anchored: Anchored) -> Option<()> {
-        paths.next.clear();
+        let Self {
+            dfa,
+            cache,
+            classes,
+        } = self;
         let besides = match beside {
             None => vec![None],
-            Some(byte) => members(byte).iter().copied().map(Some).collect(),
+            Some(byte) => members(classes, byte).iter().copied().map(Some).collect(),
         };
+        paths.next.clear();
         for beside in besides {
             let config = start::Config::new().look_behind(beside).anchored(anchored);
-            let state = self.dfa.start_state(&mut self.cache, &config).ok();
+            let Ok(state) = dfa.start_state(cache, &config) else {
+                cache.reset(dfa);
+                return None;
+            };
             let path = Path {
-                state: state.or_else(|| self.forget())?,
+                state,
                 // Of an id that is entered half-way anything may have come before.
                 witnesses: WITNESSES,
                 last: None,
@@ -177,22 +204,49 @@ impl Automaton {
         Some(())
     }
 
-    /// Takes all paths on by every byte that a marked one stands for; a match that this completes ends,
-    /// or begins, at `at`.
-    fn step(&mut self, paths: &mut Paths, marked: &u8, at: usize) -> Option<()> {
-        let in_id = is_witnessed(*marked);
+    /// Takes all paths on by what a marked byte stands for. A match that its first byte completes ends, or
+    /// begins, at `edge`, one that the others complete `inside`.
+    fn step(&mut self, paths: &mut Paths, marked: u8, edge: Bound, inside: Bound) -> Option<()> {
+        let (least, most) = lengths(marked);
+        self.advance(paths, marked, edge)?;
+        if most == Some(1) {
+            return Some(());
+        }
+        paths.left.clear();
+        for length in 1..=NUMBER_DIGITS_MAX {
+            let mut all_known = true;
+            for path in paths.now.iter().filter(|_| length >= least) {
+                all_known &= paths.left.contains(path);
+                add(&mut paths.left, *path)?;
+            }
+            if most == Some(length) || (length >= least && all_known) {
+                std::mem::swap(&mut paths.now, &mut paths.left);
+                return Some(());
+            }
+            self.advance(paths, marked, inside)?;
+        }
+        None
+    }
+
+    /// Takes all paths on by one byte, any that a marked one stands for.
+    fn advance(&mut self, paths: &mut Paths, marked: u8, at: Bound) -> Option<()> {
+        let Self {
+            dfa,
+            cache,
+            classes,
+        } = self;
+        let in_id = is_witnessed(marked);
         paths.next.clear();
         for path in &paths.now {
             if paths.in_id && !in_id && path.witnesses != WITNESSES {
                 continue;
             }
             let so_far = if paths.in_id { path.witnesses } else { 0 };
-            for &byte in members(marked) {
-                let state = self.dfa.next_state(&mut self.cache, path.state, byte).ok();
-                let state = state.or_else(|| self.forget())?;
+            for &byte in members(classes, &marked) {
+                let state = dfa.next_state(cache, path.state, byte).ok();
                 let witnesses = if in_id { so_far | witness(byte) } else { 0 };
                 let path = Path { witnesses, ..*path };
-                add(&mut paths.next, self.went(path, state, at)?)?;
+                add(&mut paths.next, gone(dfa, cache, path, state, at)?)?;
             }
         }
         paths.turn(in_id);
@@ -200,42 +254,53 @@ impl Automaton {
     }
 
     /// Takes all paths to the end of the text.
-    fn finish(&mut self, paths: &mut Paths, at: usize) -> Option<()> {
+    fn finish(&mut self, paths: &mut Paths, at: Bound) -> Option<()> {
+        let Self { dfa, cache, .. } = self;
         paths.next.clear();
         for path in &paths.now {
             if paths.in_id && path.witnesses != WITNESSES {
                 continue;
             }
-            let state = self.dfa.next_eoi_state(&mut self.cache, path.state).ok();
-            let state = state.or_else(|| self.forget())?;
-            add(&mut paths.next, self.went(*path, state, at)?)?;
+            let state = dfa.next_eoi_state(cache, path.state).ok();
+            add(&mut paths.next, gone(dfa, cache, *path, state, at)?)?;
         }
         paths.turn(false);
         Some(())
     }
+}
 
-    /// Returns a path that has come to a state; `None` if the automaton gives up there.
-    fn went(&self, path: Path, state: LazyStateID, at: usize) -> Option<Path> {
-        if state.is_quit() {
-            return None;
-        }
-        let last = if state.is_match() {
-            Some((self.dfa.match_pattern(&self.cache, state, 0), at))
-        } else {
-            path.last
-        };
-        Some(Path {
-            state,
-            last,
-            ..path
-        })
-    }
+/// Returns the bytes that a marked one stands for, as far as rules tell them apart.
+fn members<'a>(classes: &'a [Vec<u8>; CLASSES.len()], marked: &'a u8) -> &'a [u8] {
+    let class = class(*marked).and_then(|class| classes.get(class));
+    class.map_or(std::slice::from_ref(marked), Vec::as_slice)
+}
 
-    /// Begins anew once there is no room for more states.
-    fn forget<T>(&mut self) -> Option<T> {
-        self.cache.reset(&self.dfa);
-        None
+/// Returns a path that has come to a state; `None` if there is no room for that state, and begins anew
+/// with the room, or if the automaton gives up there.
+fn gone(
+    dfa: &DFA,
+    cache: &mut Cache,
+    path: Path,
+    state: Option<LazyStateID>,
+    at: Bound,
+) -> Option<Path> {
+    let Some(state) = state else {
+        cache.reset(dfa);
+        return None;
+    };
+    if state.is_quit() {
+        return None;
     }
+    let last = if state.is_match() {
+        Some((dfa.match_pattern(cache, state, 0), at))
+    } else {
+        path.last
+    };
+    Some(Path {
+        state,
+        last,
+        ..path
+    })
 }
 
 impl Paths {
@@ -245,7 +310,7 @@ impl Paths {
     }
 
     /// Returns the match that all paths have come by; `None` if they differ.
-    fn outcome(&self) -> Option<Option<(PatternID, usize)>> {
+    fn outcome(&self) -> Option<Last> {
         let (first, others) = self.now.split_first()?;
         let agree = others.iter().all(|path| path.last == first.last);
         agree.then_some(first.last)
@@ -266,27 +331,55 @@ mod tests {
     use regex_automata::meta;
 
     use super::*;
-    use crate::decode::wildcards::{blind, mark_ids, mark_witnessed};
+    use crate::decode::wildcards::Marked;
 
-    /// What a message is proved with: its digits alone, its ids, its ids with witnesses.
+    /// How a message is marked: its digits, its numbers and ids, its ids with witnesses.
     #[derive(Clone, Copy, PartialEq, PartialOrd)]
-    enum Marked {
+    enum How {
         Digits,
-        Ids,
+        Wide,
         Witnessed,
     }
 
-    fn holds(patterns: &[&str], message: &str, how: Marked) -> bool {
+    fn holds(patterns: &[&str], message: &str, how: How) -> bool {
         let regex = meta::Regex::new_many(patterns).unwrap();
-        let found: Vec<Match> = regex.find_iter(message).collect();
-        let mut marked: Vec<u8> = message.bytes().map(blind).collect();
-        if how >= Marked::Ids {
-            assert!(mark_ids(message.as_bytes(), &mut marked), "{message}");
+        let bytes = message.as_bytes();
+        let mut marked = Marked::default();
+        marked.narrow(bytes);
+        if how >= How::Wide {
+            marked.widen(bytes);
         }
-        if how == Marked::Witnessed {
-            assert!(mark_witnessed(message.as_bytes(), &mut marked), "{message}");
+        if how == How::Witnessed {
+            assert!(marked.narrow_ids(bytes), "{message}");
         }
-        Proof::new(patterns).unwrap().holds(&marked, &found)
+        let place = |at| marked.place_of(at, bytes);
+        let found = regex.find_iter(message).map(|one| {
+            Some(Match::new(
+                one.pattern(),
+                place(one.start())?..place(one.end())?,
+            ))
+        });
+        let found: Option<Vec<Match>> = found.collect();
+        found.is_some_and(|found| Proof::new(patterns).unwrap().holds(&marked.bytes, &found))
+    }
+
+    #[test]
+    fn numbers_are_alike_however_long_where_no_rule_counts() {
+        let holds = |pattern, message| holds(&[pattern], message, How::Wide);
+        let address = r"(?-u:\b)[0-9]{1,3}\.[0-9]{1,3}(?-u:\b)";
+        assert!(holds(address, "from 10.153 to v2"));
+        assert!(holds("[0-9]+", "took 10 of 12345 ms"));
+        assert!(holds("v[0-9]+x", "v12x 1v2345x"));
+        assert!(!holds(r"(?-u:\b)[0-9]{2}(?-u:\b)", "took 10 ms"));
+        assert!(!holds("[0-9]{4}-[0-9]{2}", "on 2025-12-24"));
+        assert!(
+            !holds("[0-9]{4}", "code 12345"),
+            "it ends inside of the number"
+        );
+        assert!(
+            !holds("[0-9]$", "code 12345"),
+            "it begins inside of the number"
+        );
     }
 
     #[test]
@@ -299,19 +392,19 @@ mod tests {
             r"(?-u:\b)v\w*",
             r"\bjob\b",
         ] {
-            assert!(holds(&[pattern], "job 17 v2", Marked::Digits), "{pattern}");
+            assert!(holds(&[pattern], "job 17 v2", How::Digits), "{pattern}");
         }
     }
 
     #[test]
     fn a_rule_that_tells_digits_apart_does_so_only_where_it_may_match() {
         for pattern in ["[1-9][0-9]*", "x|[0-5]", "(a[02468]b)*7", "7+", "a(0)"] {
-            let holds = |message| holds(&[pattern], message, Marked::Digits);
+            let holds = |message| holds(&[pattern], message, How::Digits);
             assert!(holds("no digit"), "{pattern}");
             assert!(!holds("a1, 0, a4b7"), "{pattern}");
         }
         let patterns = ["0[xX][0-9a-f]+", r"ya29\.[a-z]+", "[0-9]+"];
-        let holds = |message| holds(&patterns, message, Marked::Digits);
+        let holds = |message| holds(&patterns, message, How::Digits);
         assert!(holds("took 10 ms over v2"));
         assert!(!holds("at 0x1f"));
         assert!(
@@ -326,31 +419,31 @@ mod tests {
         let id = "id_[0-9a-f]*[0-9][0-9a-f]*|id_[a-f]{8,}";
         let number = r"(?-u:\b)[0-9]+(?:e[0-9]+)?[bd]?(?-u:\b)";
         let hex = r"(?-u:\b)[0-9a-f]{8,}(?-u:\b)";
-        assert!(holds(&[id], "id_7e48c2d6", Marked::Ids));
+        assert!(holds(&[id], "id_7e48c2d6", How::Wide));
         let patterns = [number, hex];
         assert!(
-            !holds(&patterns, "for 7e48c2d6", Marked::Ids),
+            !holds(&patterns, "for 7e48c2d6", How::Wide),
             "it may be a number"
         );
-        assert!(holds(&patterns, "for 7e48c2d6", Marked::Witnessed));
-        assert!(holds(&patterns, "7e48c2d6 7e48c2d6", Marked::Witnessed));
-        assert!(!holds(&["c0ffee"], "7e48c2d6", Marked::Witnessed));
+        assert!(holds(&patterns, "for 7e48c2d6", How::Witnessed));
+        assert!(holds(&patterns, "7e48c2d6 7e48c2d6", How::Witnessed));
+        assert!(!holds(&["c0ffee"], "7e48c2d6", How::Witnessed));
     }
 
     #[test]
     fn what_begins_inside_a_wildcard_depends_on_it() {
         let patterns = ["[a-c][0-9]+", "[0-9]+"];
-        assert!(!holds(&patterns, "7e48c2d6", Marked::Ids));
+        assert!(!holds(&patterns, "7e48c2d6", How::Wide));
         assert!(holds(
             &["(?-u:\\b)[0-9a-f-]+"],
             "7e482577-5d4d-454a-a74d-b868fd6ed5dc",
-            Marked::Ids
+            How::Wide
         ));
     }
 
     #[test]
     fn text_beyond_ascii_beside_a_unicode_word_boundary_is_not_decided() {
-        assert!(!holds(&[r"\b[0-9]+\b"], "größe 17", Marked::Digits));
-        assert!(holds(&[r"(?-u:\b)[0-9]+"], "größe 17", Marked::Digits));
+        assert!(!holds(&[r"\b[0-9]+\b"], "größe 17", How::Digits));
+        assert!(holds(&[r"(?-u:\b)[0-9]+"], "größe 17", How::Digits));
     }
 }

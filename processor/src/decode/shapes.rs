@@ -1,16 +1,16 @@
-//! What masking made of messages of the same shape: a message whose digits and ids alone are new is not
+//! What masking made of messages of the same shape: a message whose numbers and ids alone are new is not
 //! masked again.
 //!
 //! ```text
-//! "took 31 ms over v2" ──digits blinded──► "took 00 ms over v0" ──► digit 16 stays as it is
-//!                                          "took 00 ms over v2" ──► hash of "took <num> ms over v<2>"
+//! "took 31 ms over v2" ──narrow──► "took 00 ms over v0" ──unknown──► wide ──► "took N ms over vN"
+//!                                                 the last N stays as it is ──► hash of "took <num> ms over v<2>"
 //! ```
 //!
-//! A shape is a message with [`wildcards`](super::wildcards). It is learnt when it comes for the second time, and
-//! only if the rules are proved to match at the same places in all messages of it
+//! A shape is a message with [`wildcards`](super::wildcards). It is learnt when it comes for the second time,
+//! and only if the rules are proved to match at the same places in all messages of it
 //! ([`Proof`](super::proof::Proof)): what masking makes of one is then a function of the shape and of the
-//! wildcards that stay. A message with ids is of several shapes, from the widest to the narrowest, and goes by
-//! the first that holds.
+//! wildcards that stay. A message is of several shapes and goes by the widest that holds. The narrow one is the
+//! quickest to find, and learns from the wide ones what it need not prove.
 //!
 //! A table of fixed size in which a new entry takes the place of the one it meets: forgetting costs
 //! time, never a result. It keeps hashes and no texts.
@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::{
     Masker,
     proof::Proof,
-    wildcards::{blind, is_wildcard, mark_ids, mark_witnessed},
+    wildcards::{Marked, class},
 };
 
 /// Places in the table (2 MiB): shapes multiply by the lengths of their numbers, and a busy topic has
@@ -31,8 +31,10 @@ const PLACES: usize = 1 << 16;
 const STAYING_MAX: usize = 32;
 /// Longest message looked up, in bytes; positions are kept in 16 bits.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
-/// A position beyond any message.
+/// Places of wildcards that stay as they are, in order; the rest is [`NOWHERE`], a place beyond any message.
+type Staying = [u16; STAYING_MAX];
 const NOWHERE: u16 = u16::MAX;
+const NONE_STAYS: Staying = [NOWHERE; STAYING_MAX];
 
 /// What a hash is of: the two kinds must never meet, though the bytes may be the same.
 const OF_SHAPE: u64 = 0;
@@ -49,9 +51,8 @@ enum Known {
     Varies,
     /// Hash of the template.
     Template(u64),
-    /// Where its wildcards stay as they are; the rest is [`NOWHERE`]. An array, so that a place is half a
-    /// cache line.
-    Staying(Box<[u16; STAYING_MAX]>),
+    /// Which of its wildcards stay as they are. In a box, so that a place is half a cache line.
+    Staying(Box<Staying>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,9 +85,11 @@ enum Lesson {
 pub(super) struct Shapes {
     places: Vec<Place>,
     proof: Proof,
-    /// The message looked up last, marked, and the same with the wildcards that stay as they are.
-    marked: Vec<u8>,
+    /// The message looked up last, and the same with the wildcards that stay as they are.
+    marked: Marked,
     with_staying: Vec<u8>,
+    /// Where digits stay, by the shape asked last.
+    stay: Staying,
     lesson: Option<Lesson>,
 }
 
@@ -97,8 +100,9 @@ impl Shapes {
         Some(Self {
             places: vec![Place::default(); PLACES],
             proof: Proof::new(&patterns)?,
-            marked: Vec::new(),
+            marked: Marked::default(),
             with_staying: Vec::new(),
+            stay: NONE_STAYS,
             lesson: None,
         })
     }
@@ -110,102 +114,150 @@ impl Shapes {
         if message.len() > MESSAGE_BYTES_MAX {
             return None;
         }
-        self.blind(message);
-        let of_digits = self.ask(message);
-        if let Said::Template(hash) = of_digits {
+        self.marked.narrow(message);
+        let (narrow, said) = self.ask(message);
+        if let Said::Template(hash) = said {
             return Some(hash);
         }
-        if mark_ids(message, &mut self.marked) {
-            let mut said = self.ask(message);
-            if matches!(said, Said::Varies) && mark_witnessed(message, &mut self.marked) {
-                said = self.ask(message);
-            }
-            match said {
-                Said::Template(hash) => return Some(hash),
-                Said::Unknown(lesson) => {
-                    self.lesson = Some(lesson);
-                    return None;
-                }
-                Said::Varies => self.blind(message),
-            }
+        let has_ids = self.marked.widen(message);
+        let (_, mut wide) = self.ask(message);
+        if matches!(wide, Said::Varies) && has_ids && self.marked.narrow_ids(message) {
+            (_, wide) = self.ask(message);
         }
-        if let Said::Unknown(lesson) = of_digits {
-            self.lesson = Some(lesson);
+        match wide {
+            Said::Template(hash) => {
+                if !has_ids {
+                    self.teach_narrow(narrow, message, hash);
+                }
+                return Some(hash);
+            }
+            Said::Unknown(lesson) => self.lesson = Some(lesson),
+            Said::Varies => {
+                self.marked.narrow(message);
+                if let Said::Unknown(lesson) = said {
+                    self.lesson = Some(lesson);
+                }
+            }
         }
         None
     }
 
-    fn blind(&mut self, message: &[u8]) {
-        self.marked.clear();
-        self.marked.extend(message.iter().map(|byte| blind(*byte)));
+    /// Returns the key of the shape of `message` as it is marked, and what that says of it.
+    fn ask(&mut self, message: &[u8]) -> (u128, Said) {
+        let key = xxh3_128_with_seed(&self.marked.bytes, OF_SHAPE);
+        self.stay = NONE_STAYS;
+        let said = match &place(&self.places, key).known {
+            Known::Nothing => Said::Unknown(Lesson::Seen(key)),
+            Known::Seen => Said::Unknown(Lesson::Shape(key)),
+            Known::Varies => Said::Varies,
+            Known::Template(hash) => Said::Template(*hash),
+            Known::Staying(staying) => {
+                self.stay = **staying;
+                let key = self.key_with_staying(message);
+                match place(&self.places, key).known {
+                    Known::Template(hash) => Said::Template(hash),
+                    _ => Said::Unknown(Lesson::Staying(key)),
+                }
+            }
+        };
+        (key, said)
     }
 
-    /// Returns what the shape of `message` as it is marked says of it.
-    fn ask(&mut self, message: &[u8]) -> Said {
-        let key = xxh3_128_with_seed(&self.marked, OF_SHAPE);
-        let staying = match &place(&self.places, key).known {
-            Known::Nothing => return Said::Unknown(Lesson::Seen(key)),
-            Known::Seen => return Said::Unknown(Lesson::Shape(key)),
-            Known::Varies => return Said::Varies,
-            Known::Template(hash) => return Said::Template(*hash),
-            Known::Staying(positions) => positions,
-        };
-        self.with_staying.clone_from(&self.marked);
-        for position in staying.iter().take_while(|at| **at != NOWHERE) {
-            let position = usize::from(*position);
-            let places = (self.with_staying.get_mut(position), message.get(position));
-            if let (Some(to), Some(from)) = places {
-                *to = *from;
+    /// Returns the key of the message as it is marked but for the wildcards that stay.
+    fn key_with_staying(&mut self, message: &[u8]) -> u128 {
+        let Self {
+            marked,
+            with_staying,
+            stay,
+            ..
+        } = self;
+        with_staying.clear();
+        let mut from = 0;
+        for at in stay.iter().take_while(|at| **at != NOWHERE) {
+            let at = usize::from(*at);
+            with_staying.extend(marked.bytes.get(from..at).unwrap_or_default());
+            let origin = marked.origin_of(at, message);
+            with_staying.extend(message.get(origin).unwrap_or_default());
+            from = at + 1;
+        }
+        with_staying.extend(marked.bytes.get(from..).unwrap_or_default());
+        xxh3_128_with_seed(with_staying, WITH_STAYING)
+    }
+
+    /// Learns of the narrow shape of a message what the wide one, which was asked last, says.
+    fn teach_narrow(&mut self, narrow: u128, message: &[u8], hash: u64) {
+        let mut stay = NONE_STAYS;
+        let mut places = stay.iter_mut();
+        for at in self.stay.iter().take_while(|at| **at != NOWHERE) {
+            for digit in self.marked.origin_of(usize::from(*at), message) {
+                match (places.next(), u16::try_from(digit)) {
+                    (Some(place), Ok(digit)) => *place = digit,
+                    _ => return,
+                }
             }
         }
-        let key = xxh3_128_with_seed(&self.with_staying, WITH_STAYING);
-        match place(&self.places, key).known {
-            Known::Template(hash) => Said::Template(hash),
-            _ => Said::Unknown(Lesson::Staying(key)),
+        if stay == NONE_STAYS {
+            return self.put(narrow, Known::Template(hash));
         }
+        self.put(narrow, Known::Staying(Box::new(stay)));
+        self.marked.narrow(message);
+        self.stay = stay;
+        let key = self.key_with_staying(message);
+        self.put(key, Known::Template(hash));
     }
 
-    /// Learns that the rules match the message looked up last at `found`, so that it has the template of
-    /// `hash`.
-    pub(super) fn learn(&mut self, found: &[Match], hash: u64) {
-        let (key, known) = match self.lesson {
-            None => return,
-            Some(Lesson::Seen(key)) => (key, Known::Seen),
-            Some(Lesson::Staying(key)) => (key, Known::Template(hash)),
-            // A message with wildcards that stay is looked up with them the next time.
-            Some(Lesson::Shape(key)) => (key, self.prove(found, hash)),
-        };
+    fn put(&mut self, key: u128, known: Known) {
         if let Some(place) = self.places.get_mut(index(key)) {
             *place = Place { key, known };
         }
     }
 
-    /// Returns what holds for all messages of the shape of the one looked up last.
-    fn prove(&mut self, found: &[Match], hash: u64) -> Known {
-        let mut staying = [NOWHERE; STAYING_MAX];
-        let mut places = staying.iter_mut();
-        for at in self.staying(found) {
-            match (places.next(), u16::try_from(at)) {
-                (Some(place), Ok(at)) => *place = at,
-                _ => return Known::Varies,
+    /// Learns that the rules match the message looked up last at `found`, so that it has the template of
+    /// `hash`.
+    pub(super) fn learn(&mut self, message: &str, found: &[Match], hash: u64) {
+        match self.lesson {
+            None => {}
+            Some(Lesson::Seen(key)) => self.put(key, Known::Seen),
+            Some(Lesson::Staying(key)) => self.put(key, Known::Template(hash)),
+            // A message with wildcards that stay is looked up with them the next time.
+            Some(Lesson::Shape(key)) => {
+                let known = self.prove(message.as_bytes(), found, hash);
+                self.put(key, known.unwrap_or(Known::Varies));
             }
         }
-        if !self.proof.holds(&self.marked, found) {
-            Known::Varies
-        } else if staying[0] == NOWHERE {
-            Known::Template(hash)
-        } else {
-            Known::Staying(Box::new(staying))
+    }
+
+    /// Returns what holds for all messages of the shape of the one looked up last; `None` if that cannot
+    /// be said in one.
+    fn prove(&mut self, message: &[u8], found: &[Match], hash: u64) -> Option<Known> {
+        let mut in_shape = Vec::with_capacity(found.len());
+        for one in found {
+            let place = |at| self.marked.place_of(at, message);
+            in_shape.push(Match::new(
+                one.pattern(),
+                place(one.start())?..place(one.end())?,
+            ));
         }
+        let mut stay = NONE_STAYS;
+        let mut places = stay.iter_mut();
+        for at in self.staying(&in_shape) {
+            *places.next()? = u16::try_from(at).ok()?;
+        }
+        let holds = self.proof.holds(&self.marked.bytes, &in_shape);
+        holds.then(|| match stay {
+            NONE_STAYS => Known::Template(hash),
+            stay => Known::Staying(Box::new(stay)),
+        })
     }
 
     /// Returns the wildcards outside of `found`.
     fn staying(&self, found: &[Match]) -> impl Iterator<Item = usize> {
-        let starts = found.iter().map(Match::start).chain([self.marked.len()]);
+        let bytes = &self.marked.bytes;
+        let starts = found.iter().map(Match::start).chain([bytes.len()]);
         let ends = [0].into_iter().chain(found.iter().map(Match::end));
         ends.zip(starts)
             .flat_map(|(end, start)| end..start)
-            .filter(|at| self.marked.get(*at).is_some_and(|byte| is_wildcard(*byte)))
+            .filter(|at| bytes.get(*at).is_some_and(|byte| class(*byte).is_some()))
     }
 }
 
