@@ -228,10 +228,10 @@ impl Chain<'_> {
             baseline,
             &trailing,
         );
-        if let Some(excess) = signals.excess
+        if let Some(surplus) = &signals.surplus
             && signals.raw.drift >= SETTLE_NATS
         {
-            baseline.drift.settle(&observed, &excess);
+            baseline.drift.settle(surplus);
         }
         if signals.odd_hour.is_some() && signals.raw.volume >= SETTLE_NATS {
             baseline.daily.tell();

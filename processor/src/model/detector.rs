@@ -166,7 +166,7 @@ impl Detector {
         let judged = self
             .judge_unmuted(&unseen, silent, &scene)
             .upholding(early.as_deref());
-        judged.note_told(&observed, baseline);
+        judged.note_told(baseline);
         let (mut verdict, mut explanation) = (judged.verdict, judged.explanation);
         if window.gap {
             baseline.adoption.gap();
@@ -446,7 +446,10 @@ impl Detector {
             && !scene.baseline.is_cold()
             && scene.observed.lines() > 0
         {
-            let counts = |excess: &Excess| aside.places.binary_search(&excess.place).is_err();
+            let counts = |excess: &Excess| {
+                let is_aside = |place: usize| aside.places.binary_search(&place).is_ok();
+                !aside.holds(excess.template) && !excess.place.is_some_and(is_aside)
+            };
             let is_missed = |missing: &Missing| !aside.holds(missing.id);
             let pairs = scene.pairs.len();
             trailing.tell(&mut signals, pairs, counts, is_missed);
@@ -554,7 +557,7 @@ impl Judged {
 
     /// Lets the baseline know what an alarm told of: more of the same is no news. What is muted was
     /// not told of.
-    fn note_told(&self, observed: &Observed, baseline: &mut Baseline) {
+    fn note_told(&self, baseline: &mut Baseline) {
         if self.silent {
             baseline.silence.tell();
         }
@@ -564,11 +567,11 @@ impl Judged {
         {
             baseline.daily.tell();
         }
-        if let Some(excess) = self.signals.excess
+        if let Some(surplus) = &self.signals.surplus
             && self.verdict.is_anomaly
             && self.evidence[Kind::Drift as usize] >= SETTLE_NATS
         {
-            baseline.drift.settle(observed, &excess);
+            baseline.drift.settle(surplus);
         }
     }
 }

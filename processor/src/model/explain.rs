@@ -10,6 +10,7 @@ use super::{
     bundle::Content,
     calibration::{Evidence, Kind},
     density::SPACE,
+    drift::{Part, Surplus},
     mute::Pattern,
     signals::Signals,
 };
@@ -74,7 +75,7 @@ pub enum TemplateKind {
     New,
     /// Seen on few occasions in training.
     Rare,
-    /// Far more lines than usual.
+    /// Far more lines than usual, in the window or for minutes or an hour.
     Surging,
     /// Familiar, but not from this service.
     Elsewhere,
@@ -206,18 +207,38 @@ fn odd_hour(findings: &Findings<'_>) -> String {
 }
 
 fn drift(findings: &Findings<'_>) -> String {
-    let Some(excess) = findings.signals.excess else {
+    let surplus = findings.signals.surplus.as_ref();
+    // One of them is in the window.
+    let place = surplus.and_then(|surplus| surplus.parts().iter().find_map(|part| part.place));
+    let (Some(surplus), Some(place)) = (surplus, place) else {
         return "a template has come more often than usual for a while".to_owned();
     };
-    let (text, ..) = pair(findings, excess.place);
-    let pair = &findings.observed.pairs[excess.place];
+    let pair = &findings.observed.pairs[place];
     let service = &findings.window.services[pair.service].name;
-    let (lines, usual) = (lines_of(excess.lines), lines_of(excess.expected));
-    let minutes = excess.minutes;
-    format!(
-        "`{text}` from {service} came {lines} times within about {minutes} min, about {usual} would \
-         be usual"
-    )
+    let minutes = surplus.minutes;
+    let said = surplus.parts().iter().zip(0..).map(|(part, number)| {
+        let text = text_of(findings, part);
+        let (lines, usual) = (lines_of(part.lines), lines_of(part.expected));
+        match number {
+            0 => format!(
+                "`{text}` from {service} came {lines} times within about {minutes} min, about \
+                 {usual} would be usual"
+            ),
+            1 => format!("; likewise `{text}` {lines} times ({usual})"),
+            _ => format!(", `{text}` {lines} times ({usual})"),
+        }
+    });
+    said.collect()
+}
+
+fn text_of<'a>(findings: &Findings<'a>, part: &Part) -> &'a str {
+    match part.place {
+        Some(place) => pair(findings, place).0,
+        None => {
+            let profile = &findings.content.profile;
+            profile.text_of(part.template).unwrap_or_default()
+        }
+    }
 }
 
 fn absence(findings: &Findings<'_>) -> String {
@@ -334,10 +355,19 @@ fn columns(findings: &Findings<'_>) -> Vec<ColumnFinding> {
 }
 
 fn templates(findings: &Findings<'_>) -> Vec<TemplateFinding> {
+    let told = findings.evidence[Kind::Drift as usize] >= REASON_NATS;
+    let surplus = findings.signals.surplus.as_ref().filter(|_| told);
+    let exceeding = surplus.map(Surplus::parts).unwrap_or_default();
     let mut named: Vec<(f64, TemplateFinding)> = (0..findings.observed.pairs.len())
         .map(|place| {
             let surprisal = findings.observed.pairs[place].fact.surprisal;
-            (surprisal, finding(findings, place))
+            let mut finding = finding(findings, place);
+            if finding.kind == TemplateKind::Elsewhere
+                && exceeding.iter().any(|part| part.place == Some(place))
+            {
+                finding.kind = TemplateKind::Surging;
+            }
+            (surprisal, finding)
         })
         .filter(|(_, finding)| finding.kind != TemplateKind::Elsewhere)
         .collect();

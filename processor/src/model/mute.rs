@@ -66,8 +66,10 @@ impl Mute {
         match &self.pattern {
             Pattern::Template { template, .. } => {
                 let missing = signals.missing.filter(|_| signals.raw.absence >= FELT_NATS);
+                let surplus = signals.surplus.filter(|_| signals.raw.drift >= FELT_NATS);
                 observed.pairs.iter().any(|pair| pair.template == *template)
                     || missing.is_some_and(|missing| missing.id == *template)
+                    || surplus.is_some_and(|surplus| surplus.holds(*template))
             }
             Pattern::Critical => signals.raw.critical >= FELT_NATS,
             Pattern::Volume => silent || signals.raw.volume >= FELT_NATS,
@@ -190,7 +192,7 @@ impl Aside {
         self.places.dedup();
     }
 
-    /// Returns whether the absence of what goes by `id` is left out.
+    /// Returns whether the template or the absence of what goes by `id` is left out.
     pub(super) fn holds(&self, id: u64) -> bool {
         self.templates.contains(&id)
     }

@@ -3,6 +3,7 @@
 
 use super::{
     calibration::{Evidence, Kind},
+    drift::Surplus,
     mute::{Aside, Pattern},
     profile::Profile,
     signals::Signals,
@@ -61,10 +62,19 @@ fn strongest(rest: &Rest, pairs: &[&TemplateCount], profile: &Profile) -> Option
             text: template.text.to_string(),
         }
     };
+    let exceeding = |surplus: Surplus| {
+        let part = surplus.strongest();
+        let text = profile.text_of(part.template).unwrap_or_default();
+        let away = || Pattern::Template {
+            template: part.template,
+            text: text.to_owned(),
+        };
+        part.place.map_or_else(away, template)
+    };
     let most = |kind: Kind| match kind {
         Kind::Novelty => rest.signals.surprising.map(template),
         Kind::Repetition => rest.signals.repeated.map(template),
-        Kind::Drift => rest.signals.excess.map(|excess| template(excess.place)),
+        Kind::Drift => rest.signals.surplus.map(exceeding),
         Kind::Critical => Some(Pattern::Critical),
         Kind::Volume => Some(Pattern::Volume),
         Kind::Absence => rest.signals.missing.map(|missing| {

@@ -9,6 +9,7 @@ use super::{
     absence::{REGULARS_MAX, Regular, Watch},
     bundle::{BundleDefect, is_usable},
     clusters::Clusters,
+    drift::{Usual, Usuals, key},
     rhythm::Rhythm,
     sway::UNKNOWN,
     tally::{PairKeys, Tally},
@@ -117,6 +118,10 @@ struct Index {
     templates: HashMap<u64, usize>,
     services: HashMap<Arc<str>, usize>,
     pairs: HashMap<(usize, usize), usize>,
+    /// Pairs by the key that trailing sums go by; of two with the same key the last.
+    keys: HashMap<u32, u32>,
+    /// Pairs of each service.
+    pairs_of: Vec<usize>,
     texts: Vec<TextFact>,
     watch: Watch,
 }
@@ -240,6 +245,10 @@ impl Profile {
     /// Builds what is not stored.
     pub(super) fn reindex(&mut self) {
         self.text.reindex();
+        let mut pairs_of = vec![0; self.services.len()];
+        for pair in &self.pairs {
+            pairs_of[pair.service as usize] += 1;
+        }
         let texts = self.templates.iter().map(|t| self.text_fact(&t.text));
         self.index = Index {
             texts: texts.collect(),
@@ -257,6 +266,16 @@ impl Profile {
                 .map(|p| (p.service as usize, p.template as usize))
                 .zip(0..)
                 .collect(),
+            keys: self
+                .pairs
+                .iter()
+                .map(|p| {
+                    let template = self.templates[p.template as usize].hash;
+                    key(Some(p.service as usize), template)
+                })
+                .zip(0..)
+                .collect(),
+            pairs_of,
         };
     }
 
@@ -345,11 +364,9 @@ impl Profile {
         text: TextFact,
     ) -> TemplateFact {
         let known = template.map(|template| &self.templates[template]);
-        #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
-        let (lines, all_lines) = (known.map_or(0, |t| t.lines) as f64, self.lines as f64);
         let occasions = known.map_or(0.0, |t| t.occasions);
         let mut likelihood = (occasions + UNSEEN_OCCASIONS) / (self.occasions + 1.0);
-        let mut share = (lines + UNSEEN_OCCASIONS) / (all_lines + 1.0);
+        let mut share = self.share(known.map_or(0, |t| t.lines));
         let (mut pair_lines, mut variation) = (0.0, [UNKNOWN; 2]);
         if let Some(number) = service {
             let of_service = &self.services[number];
@@ -362,7 +379,7 @@ impl Profile {
             variation = pair.map_or(variation, |pair| pair.variation);
             let prior = self.service_prior;
             likelihood = (occasions + prior * likelihood) / (of_service.occasions + prior);
-            share = (lines + prior * share) / (of_service.lines + prior);
+            share = self.share_of(of_service, lines, share);
         }
         TemplateFact {
             training_lines: known.map_or(0, |t| t.lines),
@@ -376,6 +393,26 @@ impl Profile {
             clumping: known.map_or(0.0, |t| t.clumping),
             adopted: false,
         }
+    }
+
+    /// Returns the expected share of all lines, of a template that had `lines` of them.
+    fn share(&self, lines: u64) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
+        let (lines, all_lines) = (lines as f64, self.lines as f64);
+        (lines + UNSEEN_OCCASIONS) / (all_lines + 1.0)
+    }
+
+    /// Returns the expected share of a service's lines, of a template that had `lines` of them and has
+    /// this share of all.
+    fn share_of(&self, service: &KnownService, lines: f64, share: f64) -> f64 {
+        let prior = self.service_prior;
+        (lines + prior * share) / (service.lines + prior)
+    }
+
+    /// Returns the masked text of a template that training saw.
+    pub(super) fn text_of(&self, hash: u64) -> Option<&str> {
+        let number = self.template(hash)?;
+        Some(&self.templates[number].text)
     }
 
     /// Returns by what the absence of an entity is muted: its template, or a text for all that its
@@ -402,6 +439,28 @@ impl Profile {
         };
         let prior = self.service_prior;
         (service.critical + prior * self.critical_share) / (service.lines + prior)
+    }
+}
+
+impl Usuals for Profile {
+    fn usual(&self, key: u32) -> Option<Usual> {
+        let pair = &self.pairs[*self.index.keys.get(&key)? as usize];
+        let service = &self.services[pair.service as usize];
+        let template = &self.templates[pair.template as usize];
+        #[allow(clippy::cast_precision_loss, reason = "line counts are far below 2^52")]
+        let lines = pair.lines as f64;
+        let share = self.share_of(service, lines, self.share(template.lines));
+        Some(Usual {
+            service: Some(pair.service as usize),
+            template: template.hash,
+            share: share.clamp(f64::MIN_POSITIVE, 1.0),
+            lines,
+            variation: pair.variation,
+        })
+    }
+
+    fn pairs_of(&self, service: usize) -> usize {
+        self.index.pairs_of.get(service).copied().unwrap_or(0)
     }
 }
 

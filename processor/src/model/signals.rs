@@ -6,7 +6,7 @@ use super::{
     baseline::Baseline,
     counts::CountModel,
     density::Density,
-    drift::{Excess, fine},
+    drift::{Excess, Excesses, LOOKS, Surplus, fine},
     early::Fill,
     profile::Profile,
     rhythm::{Hour, OddHour},
@@ -32,8 +32,8 @@ pub(super) struct Raw {
     pub(super) critical: f64,
     /// -ln p of the number of lines, both ways; 0 while the stream is cold.
     pub(super) volume: f64,
-    /// -ln p of the template that has come most beyond its usual rate for minutes or for an hour;
-    /// 0 while the stream is cold.
+    /// -ln p of the templates of a service that have come most beyond their usual rate for minutes or
+    /// for an hour; 0 while the stream is cold.
     pub(super) drift: f64,
     /// -ln p of the most remarkable absence; 0 while the stream is cold.
     pub(super) absence: f64,
@@ -49,8 +49,8 @@ pub(super) struct Signals {
     pub(super) surprising: Option<usize>,
     /// Place of the most repeated pair.
     pub(super) repeated: Option<usize>,
-    /// The template that has come most beyond its usual rate.
-    pub(super) excess: Option<Excess>,
+    /// The templates of a service that have come most beyond their usual rate.
+    pub(super) surplus: Option<Surplus>,
     /// What is absent.
     pub(super) missing: Option<Missing>,
     /// The level that is not the one of this hour, where that says most of the volume.
@@ -104,11 +104,11 @@ pub(super) fn signals(
     signals
 }
 
-/// What the stream's trailing sums and absences say of a window, which they hold already; most
-/// remarkable first.
+/// What the stream's trailing sums and absences say of a window, which they hold already; absences
+/// most remarkable first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrailingFindings {
-    excesses: Vec<Excess>,
+    excesses: Excesses,
     missing: Vec<Missing>,
     /// What is usual at this hour, and what is not.
     pub(super) hour: Option<Hour>,
@@ -128,14 +128,13 @@ impl TrailingFindings {
         Self {
             odd_hour: baseline.odd_hour(hour.as_ref(), f64::from(observed.lines())),
             hour,
-            excesses: baseline.drift.observe(observed, length_ms, clump),
+            excesses: baseline.drift.observe(observed, profile, length_ms, clump),
             missing: baseline.absences.observe(profile.watch(), observed, clump),
         }
     }
 
-    /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. The
-    /// sums of a pair go over two horizons. What rounding makes of nothing is nothing: a tail of it would
-    /// differ with the order of the lines.
+    /// Tells the signals of a window with `pairs` pairs what is most remarkable of what counts. What
+    /// rounding makes of nothing is nothing: a tail of it would differ with the order of the lines.
     pub(super) fn tell(
         &self,
         signals: &mut Signals,
@@ -143,10 +142,10 @@ impl TrailingFindings {
         counts: impl Fn(&Excess) -> bool,
         is_missed: impl Fn(&Missing) -> bool,
     ) {
-        signals.excess = self.excesses.iter().copied().find(counts);
+        signals.surplus = self.excesses.most(counts);
         signals.raw.drift = signals
-            .excess
-            .map_or(0.0, |excess| fine(any_of(excess.nats, 2 * pairs)));
+            .surplus
+            .map_or(0.0, |surplus| fine(any_of(surplus.nats, LOOKS * pairs)));
         signals.missing = self.missing.iter().copied().find(is_missed);
         signals.raw.absence = signals
             .missing
