@@ -174,19 +174,23 @@ async fn lines_are_counted_with_the_first_final_row_only() {
     };
     harness.write(vec![job(&of_next_owner)]).await;
     assert_eq!(counts(&client).await, counted([("a", 1), ("b", 2)]));
-    // Several windows of one batch, in no order, one of them known.
+    // Several windows of one batch, in no order; the earliest is known, though templates in it are not.
     let of = |window, messages| Spec {
         fence,
         ..spec(window, FinalBy::Watermark, messages)
     };
-    let batch = [of(3, &["c", "a"]), of(0, &["a"]), of(1, &["a", "a"])];
+    let batch = [
+        of(3, &["c", "a", "d"]),
+        of(0, &["a", "d", "e"]),
+        of(1, &["a", "a"]),
+    ];
     harness.write(batch.iter().map(job).collect()).await;
-    let expected = counted([("a", 4), ("b", 2), ("c", 1)]);
+    let expected = counted([("a", 4), ("b", 2), ("c", 1), ("d", 1)]);
     assert_eq!(counts(&client).await, expected);
     let sql = "SELECT extract(epoch FROM last_seen - first_seen)::int AS seconds
                FROM log_templates ORDER BY text";
     let seen = rows(&client, sql).await;
-    let seconds = [90, 0, 0].map(|it| json!({"seconds": it}));
+    let seconds = [90, 0, 0, 0].map(|it| json!({"seconds": it}));
     assert_eq!(seen, seconds);
     let sql = "SELECT final_revision FROM anomaly_results ORDER BY window_start";
     let revisions = [5, 1, 1].map(|it| json!({"final_revision": it}));

@@ -103,7 +103,7 @@ table! {
 table! {
     /// A template of a stream, as `log_templates` knows it from its first window on.
     TemplateRow,
-    /// The templates of a batch turned sideways, each stream's once.
+    /// The templates of a batch turned sideways, each stream's once, in order of stream and id.
     TemplateColumns {
         stream: String => "text",
         id: String => "text",
@@ -116,7 +116,7 @@ table! {
 table! {
     /// Lines of one template in one row, both by their number in the batch (from 1).
     LinesRow,
-    /// Such lines turned sideways.
+    /// Such lines turned sideways, in order of their templates.
     LinesColumns {
         number: i64 => "int8",
         template: i64 => "int8",

@@ -67,7 +67,7 @@ fn content(bounds: WindowBounds) -> WindowContent {
 }
 
 /// The rows of one stream after the other would be windows in a row; live, streams take turns.
-fn job(number: usize) -> WindowJob {
+pub(super) fn job(number: usize) -> WindowJob {
     let partition = i32::try_from(number).unwrap() % PARTITIONS;
     let bounds = window(number / usize::try_from(PARTITIONS).unwrap());
     let progress = StreamProgress {

@@ -21,6 +21,9 @@ const KEY: [&str; 3] = ["\"window_start\"", "\"window_end\"", "\"stream\""];
 const WAS_WRITTEN: &str =
     "number = ANY (ARRAY(SELECT number FROM outcome WHERE final_revision IS NOT NULL))";
 
+/// Holds for numbers of rows that are the first final ones of their windows.
+const IS_FIRST_FINAL: &str = "(SELECT of_rows FROM revisions)[number] = 1";
+
 /// Returns the statement.
 ///
 /// `$1` is the consumer group; then come the arrays of the result rows, of their features and of
@@ -40,6 +43,9 @@ const WAS_WRITTEN: &str =
 /// Rows find each other by grouping, or by their place in an array, and hardly ever by a join: the
 /// planner takes a batch for a handful of rows, and would compare each with each.
 ///
+/// Templates come in the order in which everyone locks them, and their lines in the same: what is
+/// summed up per template, in numbers alone, stands beside it as it came.
+///
 /// An alarm follows its row, so a final one replaces a provisional one and never the reverse; an early
 /// one says the same in each of its rows. One
 /// whose final row is no anomaly stays as it was said, and one that was told in time never becomes
@@ -53,8 +59,8 @@ pub(super) fn upsert_sql() -> String {
     let results = ResultRow::COLUMNS;
     let input = params.arrays(&[results, FeaturesRow::COLUMNS].concat());
     let fences = params.arrays(&[("fence", "int8[]")]);
-    let templates = params.arrays(TemplateRow::COLUMNS);
-    let lines = params.arrays(LinesRow::COLUMNS);
+    let templates = params.unnested(TemplateRow::COLUMNS);
+    let lines = params.unnested(LinesRow::COLUMNS);
     let alarms = params.arrays(&[AlarmRow::COLUMNS, &[("number", "int8[]")]].concat());
     let [topics, partitions, starts] =
         ["\"topic\"", "\"partition\"", "\"window_start\""].map(|name| params.named(name));
@@ -95,31 +101,30 @@ pub(super) fn upsert_sql() -> String {
            FROM valid WHERE {was_written}
            ON CONFLICT (window_start, window_end, stream) DO UPDATE
            SET model_checksum = EXCLUDED.model_checksum, {features_assignments}
-         ), lines AS (
-           SELECT template, min(({starts})[number]) AS first_seen,
-                  max(({starts})[number]) AS last_seen, sum(lines) AS lines
-           FROM UNNEST({lines}) AS lines(number, template, lines)
-           WHERE (ARRAY(
+         ), revisions AS MATERIALIZED (
+           SELECT ARRAY(
              SELECT max(final_revision)
              FROM (SELECT number, final_revision FROM outcome
                    UNION ALL
                    SELECT number, 0 FROM generate_series(1, cardinality({fences})) AS number
-             ) AS revisions GROUP BY number ORDER BY number))[number] = 1
-           GROUP BY template
+             ) AS revisions GROUP BY number ORDER BY number) AS of_rows
+         ), lines AS (
+           SELECT array_agg(first_seen) AS first_seen, array_agg(last_seen) AS last_seen,
+                  array_agg(lines) AS lines
+           FROM (SELECT min(({starts})[number]) FILTER (WHERE {is_first_final}) AS first_seen,
+                        max(({starts})[number]) FILTER (WHERE {is_first_final}) AS last_seen,
+                        sum(lines) FILTER (WHERE {is_first_final}) AS lines
+                 FROM (SELECT {lines}) AS lines
+                 GROUP BY template ORDER BY template) AS by_template
          ), counted AS (
            INSERT INTO log_templates AS known
              (stream, id, text, service, level, first_seen, last_seen, count)
-           SELECT max(stream), max(id), max(text), max(service), max(level),
-                  min(first_seen), max(last_seen), sum(lines)
-           FROM (SELECT stream, id, text, service, level, template, NULL::timestamptz AS first_seen,
-                        NULL::timestamptz AS last_seen, NULL::numeric AS lines
-                 FROM UNNEST({templates}) WITH ORDINALITY
-                   AS templates(stream, id, text, service, level, template)
-                 UNION ALL
-                 SELECT NULL, NULL, NULL, NULL, NULL, template, first_seen, last_seen, lines
-                 FROM lines) AS both_ends
-           GROUP BY template HAVING sum(lines) > 0
-           ORDER BY 1, 2
+           SELECT stream, id, text, service, level, first_seen, last_seen, lines
+           FROM (SELECT {templates}, UNNEST(first_seen) AS first_seen,
+                        UNNEST(last_seen) AS last_seen, UNNEST(lines) AS lines
+                 FROM lines) AS templates
+           WHERE lines > 0
+           ORDER BY stream COLLATE \"C\", id COLLATE \"C\"
            ON CONFLICT (stream, id) DO UPDATE
            SET first_seen = least(known.first_seen, EXCLUDED.first_seen),
                last_seen = greatest(known.last_seen, EXCLUDED.last_seen),
@@ -147,6 +152,7 @@ pub(super) fn upsert_sql() -> String {
         shared_assignments = ALARM_SHARED.map(shared_assignment).join(", "),
         key = KEY.join(", "),
         was_written = WAS_WRITTEN,
+        is_first_final = IS_FIRST_FINAL,
     )
 }
 
@@ -157,13 +163,25 @@ struct Params(Vec<(&'static str, String)>);
 impl Params {
     /// Returns the parameters of one array per column.
     fn arrays(&mut self, columns: &[Column]) -> String {
-        let first = self.0.len();
-        for (name, array) in columns {
-            let number = self.0.len() + 2;
-            self.0.push((name, format!("${number}::{array}")));
+        let params: Vec<_> = columns.iter().map(|&column| self.add(column)).collect();
+        params.join(", ")
+    }
+
+    /// Returns them as columns of a `SELECT`, which walks long arrays side by side; `FROM` would
+    /// first write each to a table of its own.
+    fn unnested(&mut self, columns: &[Column]) -> String {
+        let mut unnested = Vec::with_capacity(columns.len());
+        for &(name, array) in columns {
+            let param = self.add((name, array));
+            unnested.push(format!("UNNEST({param}) AS {name}"));
         }
-        let given: Vec<_> = self.0[first..].iter().map(|(_, it)| it.as_str()).collect();
-        given.join(", ")
+        unnested.join(", ")
+    }
+
+    fn add(&mut self, (name, array): Column) -> String {
+        let param = format!("${}::{array}", self.0.len() + 2);
+        self.0.push((name, param.clone()));
+        param
     }
 
     /// Returns the parameter first given for a column.
