@@ -62,16 +62,17 @@ fn watch_rows(url: String, topic: String, stop: Arc<AtomicBool>) -> JoinHandle<R
             let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
             let connection = tokio::spawn(connection);
             let ask = "select partition, (extract(epoch from window_end) * 1000)::int8 \
-                       from anomaly_results where topic = $1 and not provisional and window_end > $2";
+                       from anomaly_results where topic = $1 and not provisional and window_start > $2";
             let ask = client.prepare(ask).await?;
-            let (mut seen, mut since) = (Seen::new(), SystemTime::now());
+            // By the start, which rows are in order of: to look must cost next to nothing.
+            let back = Duration::from_millis(3 * WINDOW_MS.unsigned_abs());
+            let mut seen = Seen::new();
             while !stop.load(Ordering::Relaxed) {
+                // Rows of one window come one by one; those of the last two are asked for again.
+                let since = SystemTime::now() - back;
                 for row in client.query(&ask, &[&topic, &since]).await? {
                     seen.entry((row.get(0), row.get(1))).or_insert_with(Instant::now);
                 }
-                // Rows of one window come one by one; those of the last two are asked for again.
-                let back = Duration::from_millis(2 * WINDOW_MS.unsigned_abs());
-                since = since.max(SystemTime::now() - back);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             connection.abort();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod, Runtime,
 };
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
@@ -33,6 +33,8 @@ pub(super) fn pool(config: &StoreConfig) -> Result<Pool, StoreError> {
     );
     Pool::builder(manager)
         .max_size(config.pool_size)
+        // A connection used of late knows the statements; in turns each would have to parse and plan them.
+        .queue_mode(QueueMode::Lifo)
         .wait_timeout(timeout)
         .create_timeout(timeout)
         .recycle_timeout(timeout)

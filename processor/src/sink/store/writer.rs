@@ -1,7 +1,10 @@
 //! The task that writes rows: takes what waits, writes it in one statement, repeats until it is
 //! stored.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fail::fail_point;
 use tokio::sync::mpsc;
@@ -21,6 +24,10 @@ use crate::sink::{
     metrics::{SinkMeter, SinkMetrics},
     retry::Outage,
 };
+
+/// How long a row waits for company: windows of many partitions close within the same milliseconds, and
+/// one statement for all of them takes less time than two.
+const COMPANY: Duration = Duration::from_millis(5);
 
 /// The sending end of the writer's queue.
 pub(crate) type WriterQueue = mpsc::Sender<WindowJob>;
@@ -82,7 +89,7 @@ impl Writer {
     pub(crate) async fn run(mut self) {
         let mut next = self.jobs.recv().await;
         while let Some(job) = next.take() {
-            let (batch, carried) = self.gather(job);
+            let (batch, carried) = self.gather(job).await;
             self.store_entries(batch.into_entries()).await;
             if self.stop.is_set() {
                 return;
@@ -94,10 +101,11 @@ impl Writer {
         }
     }
 
-    /// Fills a batch with what waits already: a busy store gets large batches, an idle one gets its
-    /// row at once.
-    fn gather(&mut self, first: WindowJob) -> (Batch, Option<WindowJob>) {
+    /// Fills a batch with what waits already or comes within [`COMPANY`]: a busy store gets large batches,
+    /// an idle one gets its row soon.
+    async fn gather(&mut self, first: WindowJob) -> (Batch, Option<WindowJob>) {
         let mut batch = Batch::default();
+        let until = tokio::time::Instant::now() + COMPANY;
         let mut next = Some(first);
         while let Some(job) = next {
             if let Err(job) = batch.push(job) {
@@ -106,7 +114,9 @@ impl Writer {
             if batch.is_full(self.store.config.batch_rows_max) {
                 break;
             }
-            next = self.jobs.try_recv().ok();
+            // What is there is taken, also after that time.
+            let more = tokio::time::timeout_at(until, self.jobs.recv()).await;
+            next = more.ok().flatten();
         }
         (batch, None)
     }
