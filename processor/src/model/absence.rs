@@ -172,8 +172,13 @@ impl Lulls {
             .collect();
         for list in [&mut services, &mut pairs] {
             list.retain(|(_, nats)| *nats >= NOTICE_NATS);
-            // The sort is stable: ties keep the order of the numbers.
-            list.sort_by(|a, b| b.1.total_cmp(&a.1));
+            // What goes by the clock has nobody else to miss it, and is rarer than what is told of most
+            // surely. The sort is stable: ties keep the order of the numbers.
+            let rank = |(regular, nats): &(Regular, f64)| (regular.steady.is_some(), *nats);
+            list.sort_by(|a, b| {
+                let (a, b) = (rank(a), rank(b));
+                b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
+            });
         }
         services.truncate(REGULARS_MAX / 2);
         let all = services.into_iter().chain(pairs);
@@ -532,11 +537,11 @@ mod tests {
         number % DAY >= DAY / 2
     }
 
-    /// What two days of training make of two pairs, which are templates 0 and 1; `lines` says how many
-    /// lines each has in a window.
-    fn trained(
-        keys: [(u32, u32); 2],
-        mut lines: impl FnMut(i64) -> [u32; 2],
+    /// What two days of training make of pairs, which are templates 0, 1 …; `lines` says how many lines each
+    /// has in a window.
+    fn trained<const N: usize>(
+        keys: [(u32, u32); N],
+        mut lines: impl FnMut(i64) -> [u32; N],
     ) -> (Lulls, Vec<Regular>) {
         let mut lulls = Lulls::default();
         for number in 0..2 * DAY {
@@ -668,6 +673,20 @@ mod tests {
         assert_eq!(of(&regulars, 1, None).steady, None);
         // Where it is all that its service writes, the service's lines are its clock.
         assert_eq!(of(&regulars, 0, Some(0)).steady, None);
+    }
+
+    #[test]
+    fn a_beat_among_many_busy_templates_is_watched() {
+        const MANY: usize = REGULARS_MAX + 10;
+        let keys =
+            std::array::from_fn::<_, MANY, _>(|template| (0, u32::try_from(template).unwrap()));
+        let (_, regulars) = trained(keys, |number| {
+            let mut lines = [if is_night(number) { 10 } else { 40 }; MANY];
+            lines[0] = 2;
+            lines
+        });
+        assert_eq!(regulars.len(), REGULARS_MAX);
+        assert_eq!(of(&regulars, 0, Some(0)).steady, Some(2.0));
     }
 
     #[test]
