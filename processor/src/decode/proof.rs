@@ -12,7 +12,7 @@
 use regex_automata::{
     Anchored, Match, MatchKind, PatternID, Span,
     hybrid::{
-        LazyStateID,
+        LazyStateID, StartError,
         dfa::{Cache, Config, DFA},
     },
     nfa::thompson,
@@ -28,6 +28,9 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 const PATHS_MAX: usize = 512;
 /// Digits after which every number has to look like a shorter one.
 const NUMBER_DIGITS_MAX: usize = 64;
+/// Steps of one proof, some ten milliseconds: a long word in which every rule sees a beginning costs the
+/// square of its length.
+const STEPS_MAX: usize = 1_000_000;
 
 /// The automata of a set of rules.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct Proof {
 struct Automaton {
     dfa: DFA,
     cache: Cache,
+    /// There was no room for another state.
+    ran_out: bool,
     /// Of each class, the members that the rules tell apart.
     classes: [Vec<u8>; CLASSES.len()],
 }
@@ -54,6 +59,8 @@ struct Paths {
     left: Vec<Path>,
     /// The byte before was one of an id with witnesses.
     in_id: bool,
+    /// Of [`STEPS_MAX`].
+    steps_left: usize,
 }
 
 /// Where a match may end or begin: between two bytes of a marked message, at twice their place, or inside
@@ -84,12 +91,19 @@ impl Proof {
     /// Returns whether the rules match every message that `marked` stands for at `found`, where they match
     /// one of them, and nowhere else.
     pub(super) fn holds(&mut self, marked: &[u8], found: &[Match]) -> bool {
+        self.paths.steps_left = STEPS_MAX;
+        (self.ends.ran_out, self.starts.ran_out) = (false, false);
         let mut from = 0;
         found.iter().map(Some).chain([None]).all(|one| {
             let is_next = self.is_next(marked, from, one) == Some(true);
             from = one.map_or(from, Match::end);
             is_next
         })
+    }
+
+    /// Returns whether it was room that the last proof lacked: the next one has it.
+    pub(super) fn ran_out(&self) -> bool {
+        self.ends.ran_out || self.starts.ran_out
     }
 
     /// Returns whether the next match from a place on is this one, or none; `None` if messages differ.
@@ -169,6 +183,7 @@ impl Automaton {
         };
         Some(Self {
             cache: dfa.create_cache(),
+            ran_out: false,
             classes: CLASSES.map(told_apart),
             dfa,
         })
@@ -180,6 +195,7 @@ impl Automaton {
             dfa,
             cache,
             classes,
+            ran_out,
         } = self;
         let besides = match beside {
             None => vec![None],
@@ -188,9 +204,15 @@ impl Automaton {
         paths.next.clear();
         for beside in besides {
             let config = start::Config::new().look_behind(beside).anchored(anchored);
-            let Ok(state) = dfa.start_state(cache, &config) else {
-                cache.reset(dfa);
-                return None;
+            let state = match dfa.start_state(cache, &config) {
+                Ok(state) => state,
+                Err(error) => {
+                    if matches!(error, StartError::Cache { .. }) {
+                        *ran_out = true;
+                        cache.reset(dfa);
+                    }
+                    return None;
+                }
             };
             let path = Path {
                 state,
@@ -234,6 +256,7 @@ impl Automaton {
             dfa,
             cache,
             classes,
+            ran_out,
         } = self;
         let in_id = is_witnessed(marked);
         paths.next.clear();
@@ -243,10 +266,12 @@ impl Automaton {
             }
             let so_far = if paths.in_id { path.witnesses } else { 0 };
             for &byte in members(classes, &marked) {
+                paths.steps_left = paths.steps_left.checked_sub(1)?;
                 let state = dfa.next_state(cache, path.state, byte).ok();
+                *ran_out |= state.is_none();
                 let witnesses = if in_id { so_far | witness(byte) } else { 0 };
                 let path = Path { witnesses, ..*path };
-                add(&mut paths.next, gone(dfa, cache, path, state, at)?)?;
+                add(&mut paths.next, arrive(dfa, cache, path, state, at)?)?;
             }
         }
         paths.turn(in_id);
@@ -255,14 +280,20 @@ impl Automaton {
 
     /// Takes all paths to the end of the text.
     fn finish(&mut self, paths: &mut Paths, at: Bound) -> Option<()> {
-        let Self { dfa, cache, .. } = self;
+        let Self {
+            dfa,
+            cache,
+            ran_out,
+            ..
+        } = self;
         paths.next.clear();
         for path in &paths.now {
             if paths.in_id && path.witnesses != WITNESSES {
                 continue;
             }
             let state = dfa.next_eoi_state(cache, path.state).ok();
-            add(&mut paths.next, gone(dfa, cache, *path, state, at)?)?;
+            *ran_out |= state.is_none();
+            add(&mut paths.next, arrive(dfa, cache, *path, state, at)?)?;
         }
         paths.turn(false);
         Some(())
@@ -277,7 +308,7 @@ fn members<'a>(classes: &'a [Vec<u8>; CLASSES.len()], marked: &'a u8) -> &'a [u8
 
 /// Returns a path that has come to a state; `None` if there is no room for that state, and begins anew
 /// with the room, or if the automaton gives up there.
-fn gone(
+fn arrive(
     dfa: &DFA,
     cache: &mut Cache,
     path: Path,
@@ -439,6 +470,21 @@ mod tests {
             "7e482577-5d4d-454a-a74d-b868fd6ed5dc",
             How::Wide
         ));
+    }
+
+    #[test]
+    fn a_word_that_is_all_beginnings_is_not_looked_at_for_long() {
+        let patterns = [r"[a-z0-9.]+@[a-z]+", "[0-9]+"];
+        let message = "1.a.".repeat(4_000);
+        let mut marked = Marked::default();
+        marked.narrow(message.as_bytes());
+        let found: Vec<Match> = meta::Regex::new_many(&patterns)
+            .unwrap()
+            .find_iter(&message)
+            .collect();
+        let mut proof = Proof::new(&patterns).unwrap();
+        assert!(!proof.holds(&marked.bytes, &found));
+        assert!(proof.paths.steps_left == 0 && !proof.ran_out());
     }
 
     #[test]

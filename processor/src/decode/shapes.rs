@@ -222,7 +222,11 @@ impl Shapes {
             // A message with wildcards that stay is looked up with them the next time.
             Some(Lesson::Shape(key)) => {
                 let known = self.prove(message.as_bytes(), found, hash);
-                self.put(key, known.unwrap_or(Known::Varies));
+                let known = known.unwrap_or(match self.proof.ran_out() {
+                    true => Known::Seen,
+                    false => Known::Varies,
+                });
+                self.put(key, known);
             }
         }
     }

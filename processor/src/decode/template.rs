@@ -218,21 +218,28 @@ mod tests {
             .collect()
     }
 
-    /// Fills a line: `D` is a digit, `H` a hexadecimal digit, `C` one in capitals.
+    /// Fills a line: `D` is a digit, `N` a number, `H` a hexadecimal digit, `C` one in capitals.
     fn filled(line: &str, mut seed: u64) -> String {
         let mut draw = |digits: &str| {
             seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             let at = usize::try_from(seed >> 33).unwrap() % digits.len();
             char::from(digits.as_bytes()[at])
         };
-        let fill = |c| match c {
-            'D' => draw("0123456789"),
-            // Numbers and words come as well.
-            'H' => draw("000123456789abcdefbbddee"),
-            'C' => draw("0123456789ABCDEFEE"),
-            c => c,
-        };
-        line.chars().map(fill).collect()
+        let mut filled = String::new();
+        for c in line.chars() {
+            match c {
+                'D' => filled.push(draw("0123456789")),
+                'N' => {
+                    let length = draw("11122333445f").to_digit(16).unwrap();
+                    filled.extend((0..length).map(|_| draw("0123456789")));
+                }
+                // Numbers and words come as well.
+                'H' => filled.push(draw("000123456789abcdefbbddee")),
+                'C' => filled.push(draw("0123456789ABCDEFEE")),
+                c => filled.push(c),
+            }
+        }
+        filled
     }
 
     /// Returns the masks of a trained model: those that find secrets, then the usual ones.
@@ -282,7 +289,7 @@ mod tests {
         #[test]
         fn shapes_change_no_template(
             lines in prop::collection::vec(
-                "(md5|v|took |job |id_|0x|x|é|D{1,6}|H{4}|H{8}|H{12} |C{9}|H{8}-H{4}-H{4}-H{4}-H{12}|sess_H{8}|ms|[ .:/\"-]){0,7}",
+                "(md5|v|took |job |id_|0x|x|é|D{1,3}|N|N|N\\.N|C{8}-C{4}-C{4}-C{4}-C{12}|H{4}|H{8}|H{12} |C{9}|H{8}-H{4}-H{4}-H{4}-H{12}|sess_H{8}|ms|[ .:/\"-]){0,7}",
                 1..5,
             ),
             seed in any::<u64>(),

@@ -308,7 +308,7 @@ impl Watch {
     }
 
     /// Returns per entity, in the order of the keys, whether it is in a window and how many of its
-    /// lines were to be expected.
+    /// lines were to be expected by traffic.
     fn look(&self, observed: &Observed, clump: f64) -> Vec<(bool, f64)> {
         let mut seen = vec![(false, 0.0); self.entries.len()];
         let mut lines: Vec<(usize, f64)> = Vec::with_capacity(observed.services.len());
@@ -338,9 +338,7 @@ impl Watch {
                     .find(|(number, _)| *number == regular.service as usize)
                     .map_or(0.0, |(_, lines)| *lines),
             };
-            if of > 0.0 {
-                seen.1 = regular.expected(of * regular.share / clump, 1.0);
-            }
+            seen.1 = of * regular.share / clump;
         }
         seen
     }
@@ -449,6 +447,7 @@ impl Absences {
             }) else {
                 continue;
             };
+            let expected = entity.expected(regular, expected);
             if here {
                 entity.come(expected);
             } else if expected > 0.0 {
@@ -468,6 +467,18 @@ impl Absences {
 }
 
 impl Entity {
+    /// Returns the lines to be expected in a window of which traffic makes expect `lines`. Training sees all
+    /// of a topic as one stream: one of many that share its beats is away for longer than their clock says,
+    /// and goes by traffic.
+    fn expected(&self, regular: &Regular, lines: f64) -> f64 {
+        let by_chance = self.windows * (-regular.steady.unwrap_or(0.0)).exp();
+        if lines > 0.0 && self.windows_away <= by_chance + STEADY_PRIOR_WINDOWS {
+            regular.expected(lines, 1.0)
+        } else {
+            lines
+        }
+    }
+
     /// It is there. An absence that was news is no habit.
     fn come(&mut self, expected: f64) {
         if self.away > 0 && self.loud == 0 {
@@ -715,6 +726,31 @@ mod tests {
         assert!((regular.returns - returns).abs() < 1e-9, "{regular:?}");
         let seen = watch(regular).look(&window([0, 4]), 1.0);
         assert!(!seen[0].0 && (seen[0].1 - 4.0 * regular.share).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_stream_that_has_one_beat_of_many_goes_by_traffic() {
+        let (_, regulars) = trained([(0, 0), (0, 1)], beats(|_| false));
+        let beat = of(&regulars, 0, Some(0));
+        let by_traffic = Regular {
+            steady: None,
+            ..beat
+        };
+        let ends = [beat, by_traffic].map(|regular| {
+            let (watch, mut absences) = (watch(regular), Absences::default());
+            // Every sixth beat of the topic comes here.
+            for number in 0..600 {
+                let beats = u32::from(number % 6 == 0);
+                absences.observe(&watch, &window([beats, 7]), 1.0);
+            }
+            let missing = (0..12).map(|_| absences.observe(&watch, &window([0, 7]), 1.0));
+            let nats = missing.map(|all| all.first().map_or(0.0, |missing| missing.nats));
+            nats.fold(0.0, f64::max)
+        });
+        assert!(
+            ends[0] < LOUD_NATS && ends[0] <= 2.0 * ends[1] + 1.0,
+            "{ends:?}"
+        );
     }
 
     #[test]

@@ -97,6 +97,10 @@ mod tests {
         assert_eq!((keys.len(), lines.len()), (200, 400));
         assert!(keys.is_sorted_by(|one, next| one < next));
         assert!(lines.is_sorted_by(|one, next| one < next));
+        // Templates and what their lines add up to meet by place: each has its own.
+        let mut places: Vec<_> = counted.lines.iter().map(|it| it.template).collect();
+        places.dedup();
+        assert!(places.into_iter().eq(1..=200));
         let first = LinesRow {
             number: 1,
             template: 1,

@@ -109,13 +109,14 @@ pub(super) fn upsert_sql() -> String {
                    SELECT number, 0 FROM generate_series(1, cardinality({fences})) AS number
              ) AS revisions GROUP BY number ORDER BY number) AS of_rows
          ), lines AS (
-           SELECT array_agg(first_seen) AS first_seen, array_agg(last_seen) AS last_seen,
-                  array_agg(lines) AS lines
-           FROM (SELECT min(({starts})[number]) FILTER (WHERE {is_first_final}) AS first_seen,
+           SELECT array_agg(first_seen ORDER BY template) AS first_seen,
+                  array_agg(last_seen ORDER BY template) AS last_seen,
+                  array_agg(lines ORDER BY template) AS lines
+           FROM (SELECT template, min(({starts})[number]) FILTER (WHERE {is_first_final}) AS first_seen,
                         max(({starts})[number]) FILTER (WHERE {is_first_final}) AS last_seen,
                         sum(lines) FILTER (WHERE {is_first_final}) AS lines
                  FROM (SELECT {lines}) AS lines
-                 GROUP BY template ORDER BY template) AS by_template
+                 GROUP BY template) AS by_template
          ), counted AS (
            INSERT INTO log_templates AS known
              (stream, id, text, service, level, first_seen, last_seen, count)
