@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! payload ──json──► LogEvent ──mask──► masked text ──dictionary──► Template (hash, text)
-//!    └──► Rejected (reason, detail)
+//!    └──► Rejected (reason, detail)  └── shape, if known ──────────────┘
 //! ```
 //!
 //! Pure: no clock, no I/O. Bad input never panics and never disappears: it becomes a [`Rejected`].

@@ -33,7 +33,7 @@ const NOTICE_NATS: f64 = 8.0;
 const WINDOWS_MIN: f64 = 20.0;
 /// Windows over which a stream's own past fades: a day at 30 s.
 const MEMORY_WINDOWS: f64 = 2_880.0;
-/// Evidence from which an absence is news and teaches nothing, in nats.
+/// Evidence from which an absence is news and teaches nothing, in nats, corrected for all that are watched.
 const LOUD_NATS: f64 = 9.0;
 /// Windows of an absence that are news; then it has been told often enough.
 const LOUD_WINDOWS: u32 = 5;
@@ -435,6 +435,8 @@ impl Absences {
     ) -> Vec<Missing> {
         let mut missing: Vec<Missing> = Vec::new();
         let seen = watch.look(observed, clump);
+        #[allow(clippy::cast_precision_loss, reason = "at most 64")]
+        let loud_nats = LOUD_NATS + (watch.entries.len().max(1) as f64).ln();
         let mut known = std::mem::take(&mut self.0).into_iter().peekable();
         for ((key, id, regular), (here, expected)) in watch.entries.iter().zip(seen) {
             while known.next_if(|entity| entity.key < *key).is_some() {}
@@ -451,7 +453,7 @@ impl Absences {
             if here {
                 entity.come(expected);
             } else if expected > 0.0 {
-                let away = entity.stay_away((*id, regular), expected);
+                let away = entity.stay_away((*id, regular), expected, loud_nats);
                 missing.extend((away.nats > 0.0).then_some(away));
             }
             if entity.away < FORGOTTEN_WINDOWS {
@@ -503,7 +505,12 @@ impl Entity {
         (self.expected, self.first_expected) = (0.0, 0.0);
     }
 
-    fn stay_away(&mut self, (id, regular): (u64, &Regular), expected: f64) -> Missing {
+    fn stay_away(
+        &mut self,
+        (id, regular): (u64, &Regular),
+        expected: f64,
+        loud_nats: f64,
+    ) -> Missing {
         if self.away == 0 {
             self.first_expected = short(expected);
         }
@@ -517,7 +524,7 @@ impl Entity {
         let mut nats = first + returns * (self.expected - self.first_expected);
         if self.windows < WINDOWS_MIN || self.loud >= LOUD_WINDOWS {
             nats = 0.0;
-        } else if nats >= LOUD_NATS {
+        } else if nats >= loud_nats {
             self.loud += 1;
         }
         Missing {
