@@ -439,11 +439,12 @@ fn surplus(
     if sum <= 0.0 {
         return None;
     }
-    let (mut nats, mut count) = (sum, 1);
+    let (mut nats, mut count, leads) = (sum, 1, sum);
     if let Some(siblings) = siblings.filter(|_| sum >= COMPANY_NATS) {
         let beside = parts.iter().enumerate().skip(1);
         for (others, part) in beside.take_while(|(_, part)| part.nats > 0.0) {
-            sum += part.nats;
+            // What was loud before is no news because something faint came.
+            sum += part.nats.min(leads);
             let together = together(sum, others, siblings);
             if together > nats {
                 (nats, count) = (together, others + 1);
@@ -640,6 +641,17 @@ mod tests {
         assert_eq!(templates(&muted(3).unwrap()), [4, 2]);
         assert_eq!(muted(4), None);
         assert_eq!(observe(&mut drift, &[200, 0, 0, 0]).most(|_| true), None);
+    }
+
+    #[test]
+    fn what_was_loud_is_no_news_because_something_faint_came() {
+        let mut drift = Drift::default();
+        observe(&mut drift, &[200, 90, 0, 0]);
+        let faint = observe(&mut drift, &[200, 0, 9, 0]);
+        let faint = faint.most(|_| true).unwrap();
+        let mut parts = faint.parts().iter();
+        let came = parts.find(|part| part.place.is_some()).unwrap();
+        assert!(faint.nats <= 2.0 * came.nats, "{faint:?}");
     }
 
     #[test]

@@ -155,7 +155,15 @@ fn a_heartbeat_that_the_stream_never_had_is_not_missed() {
     let scored = run(600, &mut |_, lines, _| {
         lines.retain(|line| !is_heartbeat(line));
     });
-    assert!(alarms(&scored).len() <= 1, "{:?}", alarms(&scored));
+    let found = alarms(&scored);
+    let told: Vec<_> = found
+        .iter()
+        .map(|number| reasons(&scored[usize::try_from(*number).unwrap()]))
+        .collect();
+    assert!(told.iter().all(|it| !it.contains("Heartbeat")), "{told:?}");
+    // What the service writes besides has the beats' share, which may be told of until it is the level.
+    assert!(found.len() <= 2, "{found:?}: {told:?}");
+    eprintln!("{told:?}");
 }
 
 #[test]
