@@ -163,7 +163,6 @@ fn a_heartbeat_that_the_stream_never_had_is_not_missed() {
     assert!(told.iter().all(|it| !it.contains("Heartbeat")), "{told:?}");
     // What the service writes besides has the beats' share, which may be told of until it is the level.
     assert!(found.len() <= 2, "{found:?}: {told:?}");
-    eprintln!("{told:?}");
 }
 
 #[test]
