@@ -42,12 +42,18 @@ pub(super) struct Proof {
 
 #[derive(Debug)]
 struct Automaton {
-    dfa: DFA,
-    cache: Cache,
-    /// There was no room for another state.
-    ran_out: bool,
+    states: States,
     /// Of each class, the members that the rules tell apart.
     classes: [Vec<u8>; CLASSES.len()],
+}
+
+/// The states of an automaton, made as paths come to them.
+#[derive(Debug)]
+struct States {
+    dfa: DFA,
+    cache: Cache,
+    /// There was no room for another one; it begins anew with the room.
+    ran_out: bool,
 }
 
 /// Where the messages lead so far, each place once.
@@ -92,7 +98,7 @@ impl Proof {
     /// one of them, and nowhere else.
     pub(super) fn holds(&mut self, marked: &[u8], found: &[Match]) -> bool {
         self.paths.steps_left = STEPS_MAX;
-        (self.ends.ran_out, self.starts.ran_out) = (false, false);
+        (self.ends.states.ran_out, self.starts.states.ran_out) = (false, false);
         let mut from = 0;
         found.iter().map(Some).chain([None]).all(|one| {
             let is_next = self.is_next(marked, from, one) == Some(true);
@@ -103,7 +109,7 @@ impl Proof {
 
     /// Returns whether it was room that the last proof lacked: the next one has it.
     pub(super) fn ran_out(&self) -> bool {
-        self.ends.ran_out || self.starts.ran_out
+        self.ends.states.ran_out || self.starts.states.ran_out
     }
 
     /// Returns whether the next match from a place on is this one, or none; `None` if messages differ.
@@ -182,40 +188,29 @@ impl Automaton {
             members
         };
         Some(Self {
-            cache: dfa.create_cache(),
-            ran_out: false,
             classes: CLASSES.map(told_apart),
-            dfa,
+            states: States {
+                cache: dfa.create_cache(),
+                ran_out: false,
+                dfa,
+            },
         })
     }
 
     /// Sets out beside a byte, at an end of the text if there is none.
     fn start(&mut self, paths: &mut Paths, beside: Option<&u8>, anchored: Anchored) -> Option<()> {
-        let Self {
-            dfa,
-            cache,
-            classes,
-            ran_out,
-        } = self;
         let besides = match beside {
             None => vec![None],
-            Some(byte) => members(classes, byte).iter().copied().map(Some).collect(),
+            Some(byte) => members(&self.classes, byte)
+                .iter()
+                .copied()
+                .map(Some)
+                .collect(),
         };
         paths.next.clear();
         for beside in besides {
-            let config = start::Config::new().look_behind(beside).anchored(anchored);
-            let state = match dfa.start_state(cache, &config) {
-                Ok(state) => state,
-                Err(error) => {
-                    if matches!(error, StartError::Cache { .. }) {
-                        *ran_out = true;
-                        cache.reset(dfa);
-                    }
-                    return None;
-                }
-            };
             let path = Path {
-                state,
+                state: self.states.start(beside, anchored)?,
                 // Of an id that is entered half-way anything may have come before.
                 witnesses: WITNESSES,
                 last: None,
@@ -252,12 +247,6 @@ impl Automaton {
 
     /// Takes all paths on by one byte, any that a marked one stands for.
     fn advance(&mut self, paths: &mut Paths, marked: u8, at: Bound) -> Option<()> {
-        let Self {
-            dfa,
-            cache,
-            classes,
-            ran_out,
-        } = self;
         let in_id = is_witnessed(marked);
         paths.next.clear();
         for path in &paths.now {
@@ -265,13 +254,11 @@ impl Automaton {
                 continue;
             }
             let so_far = if paths.in_id { path.witnesses } else { 0 };
-            for &byte in members(classes, &marked) {
+            for &byte in members(&self.classes, &marked) {
                 paths.steps_left = paths.steps_left.checked_sub(1)?;
-                let state = dfa.next_state(cache, path.state, byte).ok();
-                *ran_out |= state.is_none();
                 let witnesses = if in_id { so_far | witness(byte) } else { 0 };
                 let path = Path { witnesses, ..*path };
-                add(&mut paths.next, arrive(dfa, cache, path, state, at)?)?;
+                add(&mut paths.next, self.states.go(path, Some(byte), at)?)?;
             }
         }
         paths.turn(in_id);
@@ -280,20 +267,12 @@ impl Automaton {
 
     /// Takes all paths to the end of the text.
     fn finish(&mut self, paths: &mut Paths, at: Bound) -> Option<()> {
-        let Self {
-            dfa,
-            cache,
-            ran_out,
-            ..
-        } = self;
         paths.next.clear();
         for path in &paths.now {
             if paths.in_id && path.witnesses != WITNESSES {
                 continue;
             }
-            let state = dfa.next_eoi_state(cache, path.state).ok();
-            *ran_out |= state.is_none();
-            add(&mut paths.next, arrive(dfa, cache, *path, state, at)?)?;
+            add(&mut paths.next, self.states.go(*path, None, at)?)?;
         }
         paths.turn(false);
         Some(())
@@ -306,32 +285,48 @@ fn members<'a>(classes: &'a [Vec<u8>; CLASSES.len()], marked: &'a u8) -> &'a [u8
     class.map_or(std::slice::from_ref(marked), Vec::as_slice)
 }
 
-/// Returns a path that has come to a state; `None` if there is no room for that state, and begins anew
-/// with the room, or if the automaton gives up there.
-fn arrive(
-    dfa: &DFA,
-    cache: &mut Cache,
-    path: Path,
-    state: Option<LazyStateID>,
-    at: Bound,
-) -> Option<Path> {
-    let Some(state) = state else {
-        cache.reset(dfa);
-        return None;
-    };
-    if state.is_quit() {
-        return None;
+impl States {
+    /// Returns the state in which to set out beside a byte, or at an end of the text.
+    fn start(&mut self, beside: Option<u8>, anchored: Anchored) -> Option<LazyStateID> {
+        let config = start::Config::new().look_behind(beside).anchored(anchored);
+        let state = self.dfa.start_state(&mut self.cache, &config);
+        state
+            .inspect_err(|error| {
+                if matches!(error, StartError::Cache { .. }) {
+                    self.begin_anew();
+                }
+            })
+            .ok()
     }
-    let last = if state.is_match() {
-        Some((dfa.match_pattern(cache, state, 0), at))
-    } else {
-        path.last
-    };
-    Some(Path {
-        state,
-        last,
-        ..path
-    })
+
+    /// Returns a path taken on by a byte, or to the end of the text, where a match may be completed `at`;
+    /// `None` if there is no room for another state, or if the automaton gives up there.
+    fn go(&mut self, path: Path, byte: Option<u8>, at: Bound) -> Option<Path> {
+        let (dfa, cache) = (&self.dfa, &mut self.cache);
+        let state = match byte {
+            Some(byte) => dfa.next_state(cache, path.state, byte),
+            None => dfa.next_eoi_state(cache, path.state),
+        };
+        let state = state.inspect_err(|_| self.begin_anew()).ok()?;
+        if state.is_quit() {
+            return None;
+        }
+        let last = if state.is_match() {
+            Some((self.dfa.match_pattern(&self.cache, state, 0), at))
+        } else {
+            path.last
+        };
+        Some(Path {
+            state,
+            last,
+            ..path
+        })
+    }
+
+    fn begin_anew(&mut self) {
+        self.ran_out = true;
+        self.cache.reset(&self.dfa);
+    }
 }
 
 impl Paths {

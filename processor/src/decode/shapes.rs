@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::{
     Masker,
     proof::Proof,
+    template::MESSAGE_BYTES_MAX,
     wildcards::{Marked, class},
 };
 
@@ -29,11 +30,10 @@ use super::{
 const PLACES: usize = 1 << 16;
 /// Most wildcards that stay as they are for which an entry is kept: names such as `sha256`, not dumps.
 const STAYING_MAX: usize = 32;
-/// Longest message looked up, in bytes; positions are kept in 16 bits.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// Places of wildcards that stay as they are, in order; the rest is [`NOWHERE`], a place beyond any message.
 type Staying = [u16; STAYING_MAX];
 const NOWHERE: u16 = u16::MAX;
+const _: () = assert!(MESSAGE_BYTES_MAX < NOWHERE as usize);
 const NONE_STAYS: Staying = [NOWHERE; STAYING_MAX];
 
 /// What a hash is of: the two kinds must never meet, though the bytes may be the same.
@@ -107,13 +107,11 @@ impl Shapes {
         })
     }
 
-    /// Returns the hash of the template of `message`, if a message that masks to the same was learnt.
+    /// Returns the hash of the template of `message`, which has at most [`MESSAGE_BYTES_MAX`] bytes, if a
+    /// message that masks to the same was learnt.
     pub(super) fn look_up(&mut self, message: &str) -> Option<u64> {
         let message = message.as_bytes();
         self.lesson = None;
-        if message.len() > MESSAGE_BYTES_MAX {
-            return None;
-        }
         self.marked.narrow(message);
         let (narrow, said) = self.ask(message);
         if let Said::Template(hash) = said {

@@ -17,7 +17,7 @@ use super::{Masker, shapes::Shapes};
 use crate::redact::Redactor;
 
 /// Longest part of a message that is masked, in bytes: stack traces are told apart by their tops.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// Longest masked text kept, in bytes, cut at a character boundary, so that endless lines cannot
 /// fill the dictionary.
 pub const TEMPLATE_BYTES_MAX: usize = 2048;

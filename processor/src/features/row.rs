@@ -36,6 +36,25 @@ pub struct TemplateFact {
     pub adopted: bool,
 }
 
+#[cfg(test)]
+impl TemplateFact {
+    /// A template for tests that came often, with this share of its service's lines.
+    pub(crate) fn familiar(share: f64) -> Self {
+        Self {
+            training_lines: 1_000,
+            vector: None,
+            cluster: None,
+            distance: 0.0,
+            surprisal: 1.0,
+            share,
+            pair_lines: 1_000.0,
+            variation: [0.01; 2],
+            clumping: 0.0,
+            adopted: false,
+        }
+    }
+}
+
 /// What features need from the model.
 pub trait TemplateFacts {
     /// Returns the model's number for `service`, `None` if training never saw it.

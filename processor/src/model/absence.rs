@@ -174,10 +174,9 @@ impl Lulls {
             list.retain(|(_, nats)| *nats >= NOTICE_NATS);
             // What goes by the clock has nobody else to miss it, and is rarer than what is told of most
             // surely. The sort is stable: ties keep the order of the numbers.
-            let rank = |(regular, nats): &(Regular, f64)| (regular.steady.is_some(), *nats);
-            list.sort_by(|a, b| {
-                let (a, b) = (rank(a), rank(b));
-                b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
+            list.sort_by(|(a, less), (b, more)| {
+                let by_clock = b.steady.is_some().cmp(&a.steady.is_some());
+                by_clock.then(more.total_cmp(less))
             });
         }
         services.truncate(REGULARS_MAX / 2);
@@ -473,8 +472,11 @@ impl Entity {
     /// of a topic as one stream: one of many that share its beats is away for longer than their clock says,
     /// and goes by traffic.
     fn expected(&self, regular: &Regular, lines: f64) -> f64 {
-        let by_chance = self.windows * (-regular.steady.unwrap_or(0.0)).exp();
-        if lines > 0.0 && self.windows_away <= by_chance + STEADY_PRIOR_WINDOWS {
+        let agrees = |usual: f64| {
+            let by_chance = self.windows * (-usual).exp();
+            self.windows_away <= by_chance + STEADY_PRIOR_WINDOWS
+        };
+        if lines > 0.0 && regular.steady.is_some_and(agrees) {
             regular.expected(lines, 1.0)
         } else {
             lines
@@ -545,7 +547,6 @@ mod tests {
     use crate::{
         event::Level,
         features::{PairFact, ServiceFact, TemplateFact},
-        model::history::PairLines,
     };
 
     /// Windows of a day at 30 s.
@@ -564,14 +565,7 @@ mod tests {
         let mut lulls = Lulls::default();
         for number in 0..2 * DAY {
             let pairs = (0..).zip(lines(number)).filter(|(_, lines)| *lines > 0);
-            let pairs = pairs.map(|(pair, lines)| PairLines { pair, lines });
-            let mut window = TrainingWindow {
-                window: number,
-                pairs: pairs.collect(),
-                ..TrainingWindow::default()
-            };
-            window.levels[Level::Info as usize] = window.pairs.iter().map(|p| p.lines).sum();
-            lulls.add(&window, &keys);
+            lulls.add(&TrainingWindow::made(number, pairs), &keys);
         }
         let share = |service: usize, template: usize| {
             lulls.pairs[template].lines / lulls.of_service[service].lines
@@ -605,18 +599,7 @@ mod tests {
 
     /// A window of service 0 with so many lines of its templates 0 and 1.
     fn window(counts: [u32; 2]) -> Observed {
-        let fact = TemplateFact {
-            training_lines: 1_000,
-            vector: None,
-            cluster: None,
-            distance: 0.0,
-            surprisal: 1.0,
-            share: 0.5,
-            pair_lines: 1_000.0,
-            variation: [0.01; 2],
-            clumping: 0.0,
-            adopted: false,
-        };
+        let fact = TemplateFact::familiar(0.5);
         let pairs = (1..).zip(counts).filter(|(_, count)| *count > 0);
         let pairs = pairs.map(|(template, count)| PairFact {
             template,

@@ -568,18 +568,7 @@ mod tests {
             template,
             service: 0,
             count: *count,
-            fact: TemplateFact {
-                training_lines: 1_000,
-                vector: None,
-                cluster: None,
-                distance: 0.0,
-                surprisal: 1.0,
-                share: *share,
-                pair_lines: 1_000.0,
-                variation: [VARIATION; SCALES.len()],
-                clumping: 0.0,
-                adopted: false,
-            },
+            fact: TemplateFact::familiar(*share),
         };
         let pairs = (1..).zip(counts.iter().zip(shares)).map(pair);
         Observed {

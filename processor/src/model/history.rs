@@ -30,6 +30,23 @@ impl TrainingWindow {
     pub(super) fn lines(&self) -> u32 {
         self.levels.iter().sum()
     }
+
+    /// A window of `INFO` lines for tests, of pairs with so many lines each.
+    #[cfg(test)]
+    pub(super) fn made(window: i64, pairs: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        let pairs = pairs.into_iter();
+        let pairs: Vec<_> = pairs
+            .map(|(pair, lines)| PairLines { pair, lines })
+            .collect();
+        let mut levels = [0; Level::COUNT];
+        levels[Level::Info as usize] = pairs.iter().map(|it| it.lines).sum();
+        Self {
+            window,
+            levels,
+            pairs,
+            ..Self::default()
+        }
+    }
 }
 
 /// Windows in the order in which they came.

@@ -167,7 +167,6 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::history::PairLines;
 
     /// Variation of two pairs over 40 hours; `lines` says how many lines each has in a window.
     fn variation(lines: impl Fn(i64) -> [u32; 2]) -> [Vec<f64>; 2] {
@@ -175,14 +174,7 @@ mod tests {
         let mut sway = Sway::default();
         for number in 0..4_800 {
             let pairs = (0..).zip(lines(number));
-            let window = TrainingWindow {
-                window: number,
-                pairs: pairs
-                    .map(|(pair, lines)| PairLines { pair, lines })
-                    .collect(),
-                ..TrainingWindow::default()
-            };
-            sway.add(&window, &keys);
+            sway.add(&TrainingWindow::made(number, pairs), &keys);
         }
         sway.variation(&keys)
     }

@@ -378,21 +378,12 @@ pub(super) fn critical_lines(levels: &[u32; Level::COUNT]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::history::PairLines;
 
     fn tally(windows: impl Iterator<Item = Vec<(u32, u32)>>) -> Tally {
         let keys = [(0, 0), (0, 1)];
         let mut tally = Tally::default();
         for (number, pairs) in (0..).zip(windows) {
-            let pairs = pairs.into_iter();
-            let pairs = pairs.map(|(pair, lines)| PairLines { pair, lines });
-            let mut window = TrainingWindow {
-                window: number,
-                pairs: pairs.collect(),
-                ..TrainingWindow::default()
-            };
-            window.levels[Level::Info as usize] = window.pairs.iter().map(|p| p.lines).sum();
-            tally.add(&window, &keys, true);
+            tally.add(&TrainingWindow::made(number, pairs), &keys, true);
         }
         tally
     }
